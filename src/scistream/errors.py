@@ -1,0 +1,518 @@
+"""The error catalogue: every failure that a person can meet, once, for command line, modules, server and documentation.
+
+An error says what was seen, the likely cause and the remedy (the guide's own where it has one), and carries a stable
+code, the protocol draft's code, a gRPC status and an exit code. `docs/errors.md` is generated from here.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+__all__ = ["CATALOGUE", "Code", "Entry", "ExitCode", "SciStreamError", "one_line"]
+
+
+class ExitCode(enum.IntEnum):
+    """What the command line tools exit with, by class of error (U50)."""
+
+    OK = 0
+    INTERNAL = 1
+    BAD_INPUT = 2
+    AUTHENTICATION = 3
+    SESSION = 4
+    RESOURCE = 5
+    CONNECTION = 6
+    CERTIFICATE = 7
+    DATA_SERVER = 8
+    TIMEOUT = 9
+    UNSUPPORTED = 10
+    INTERRUPTED = 130
+
+
+class Code(enum.StrEnum):
+    """The stable codes. Once released, a code is never renamed and never changes its meaning."""
+
+    ALREADY_RUNNING = "ALREADY_RUNNING"
+    AUTHENTICATION_UNAVAILABLE = "AUTHENTICATION_UNAVAILABLE"
+    AUTHENTICATION_UNDECIDED = "AUTHENTICATION_UNDECIDED"
+    BAD_ADDRESS = "BAD_ADDRESS"
+    BAD_CONFIGURATION = "BAD_CONFIGURATION"
+    BAD_CONNECTIONS = "BAD_CONNECTIONS"
+    BAD_NAME = "BAD_NAME"
+    BAD_PORT_RANGE = "BAD_PORT_RANGE"
+    BAD_RATE = "BAD_RATE"
+    BAD_ROLE = "BAD_ROLE"
+    BAD_TICKET = "BAD_TICKET"
+    BAD_UID = "BAD_UID"
+    CERTIFICATE_EXPIRED = "CERTIFICATE_EXPIRED"
+    CERTIFICATE_KEY_MISMATCH = "CERTIFICATE_KEY_MISMATCH"
+    CERTIFICATE_MISSING = "CERTIFICATE_MISSING"
+    CERTIFICATE_NOT_TRUSTED = "CERTIFICATE_NOT_TRUSTED"
+    CERTIFICATE_NOT_YET_VALID = "CERTIFICATE_NOT_YET_VALID"
+    CERTIFICATE_UNREADABLE = "CERTIFICATE_UNREADABLE"
+    CERTIFICATE_WRONG_NAME = "CERTIFICATE_WRONG_NAME"
+    CONFIGURATION_REJECTED = "CONFIGURATION_REJECTED"
+    CONTROL_PORT_IN_USE = "CONTROL_PORT_IN_USE"
+    CONTROL_SERVER_BROKEN = "CONTROL_SERVER_BROKEN"
+    CONTROL_SERVER_UNREACHABLE = "CONTROL_SERVER_UNREACHABLE"
+    DATA_SERVER_FAILED = "DATA_SERVER_FAILED"
+    DATA_SERVER_SILENT = "DATA_SERVER_SILENT"
+    DATA_SERVER_STUCK = "DATA_SERVER_STUCK"
+    DEADLINE = "DEADLINE"
+    ENGINE_CANNOT = "ENGINE_CANNOT"
+    ENGINE_MISSING = "ENGINE_MISSING"
+    ENGINE_UNKNOWN = "ENGINE_UNKNOWN"
+    ENTRY_POINT_IN_USE = "ENTRY_POINT_IN_USE"
+    FILE_UNWRITABLE = "FILE_UNWRITABLE"
+    HELLO_TIMEOUT = "HELLO_TIMEOUT"
+    INTERNAL = "INTERNAL"
+    LISTEN_ADDRESS_FOREIGN = "LISTEN_ADDRESS_FOREIGN"
+    NOT_RUNNING = "NOT_RUNNING"
+    NO_TARGETS = "NO_TARGETS"
+    OLD_CONTROL_SERVER = "OLD_CONTROL_SERVER"
+    PLAIN_TEXT_SERVER = "PLAIN_TEXT_SERVER"
+    PORTS_EXHAUSTED = "PORTS_EXHAUSTED"
+    RETARGET_REFUSED = "RETARGET_REFUSED"
+    SESSION_KEY_MISSING = "SESSION_KEY_MISSING"
+    SITE_SECRET_UNREADABLE = "SITE_SECRET_UNREADABLE"
+    STATE_DIRECTORY_TAKEN = "STATE_DIRECTORY_TAKEN"
+    TARGET_IN_USE = "TARGET_IN_USE"
+    TLS_SERVER = "TLS_SERVER"
+    TOO_MANY_TARGETS = "TOO_MANY_TARGETS"
+    UID_EXISTS = "UID_EXISTS"
+    UID_UNKNOWN = "UID_UNKNOWN"
+    UNSUPPORTED_HERE = "UNSUPPORTED_HERE"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One error of the catalogue.
+
+    `seen`, `cause` and `remedy` are templates over the facts of the error. `status` is the name of a gRPC status,
+    `draft` the code of the protocol's draft, `deployed` the words that the deployed server uses for it.
+    """
+
+    seen: str
+    cause: str
+    remedy: str
+    draft: str
+    status: str
+    exit_code: ExitCode
+    deployed: str = ""
+
+
+# (draft code, gRPC status, exit code): the classes that the draft's list (faults table, end) comes in.
+_FORMAT: Final = ("BAD_FORMAT", "INVALID_ARGUMENT", ExitCode.BAD_INPUT)
+_AUTH: Final = ("AUTH_ERROR", "UNAUTHENTICATED", ExitCode.AUTHENTICATION)
+_UNKNOWN_UID: Final = ("INVALID_UID", "NOT_FOUND", ExitCode.SESSION)
+_KNOWN_UID: Final = ("INVALID_UID", "ALREADY_EXISTS", ExitCode.SESSION)
+_STATE: Final = ("SERVER_ERR", "FAILED_PRECONDITION", ExitCode.SESSION)
+_RESOURCE: Final = ("NO_RESOURCE", "RESOURCE_EXHAUSTED", ExitCode.RESOURCE)
+_CONNECTION: Final = ("CONN_ERROR", "UNAVAILABLE", ExitCode.CONNECTION)
+_CERTIFICATE: Final = ("CONN_ERROR", "UNAVAILABLE", ExitCode.CERTIFICATE)
+_DATA_SERVER: Final = ("SERVER_ERR", "INTERNAL", ExitCode.DATA_SERVER)
+_NO_ENGINE: Final = ("SERVER_ERR", "FAILED_PRECONDITION", ExitCode.DATA_SERVER)
+_TIMEOUT: Final = ("TIMEOUT", "DEADLINE_EXCEEDED", ExitCode.TIMEOUT)
+_UNSUPPORTED: Final = ("NOT_IMPLEMENTED", "UNIMPLEMENTED", ExitCode.UNSUPPORTED)
+_INTERNAL: Final = ("SERVER_ERR", "INTERNAL", ExitCode.INTERNAL)
+
+CATALOGUE: Final[Mapping[Code, Entry]] = {
+    Code.ALREADY_RUNNING: Entry(
+        "a control server (pid {pid}) already runs with the state directory {directory}",
+        "it was started before",
+        "use it, or end it first: s2cs stop --state-directory {directory}",
+        *_STATE,
+    ),
+    Code.AUTHENTICATION_UNAVAILABLE: Entry(
+        "this control server cannot check tokens yet, and a client secret was given",
+        "token introspection is not built",
+        "start it on a trusted network with --insecure-no-auth, or wait for the release that has it",
+        *_UNSUPPORTED,
+    ),
+    Code.AUTHENTICATION_UNDECIDED: Entry(
+        "the control server was told neither how to authenticate its users nor that it shall not",
+        "the deployed tools leave authentication off without a word; here it is off only by name",
+        "add --insecure-no-auth (or --compat, which takes the deployed defaults) where everyone who reaches the port "
+        "may open streams",
+        *_AUTH,
+    ),
+    Code.BAD_ADDRESS: Entry(
+        "{address!r} is not an address: {reason}",
+        "an address is NAME:PORT, IPV4:PORT or [IPV6]:PORT",
+        "correct it, for example 192.0.2.7:5074 or [2001:db8::7]:5074",
+        *_FORMAT,
+    ),
+    Code.BAD_CONFIGURATION: Entry(
+        "{key} = {value!r} in {source} cannot be used: {reason}",
+        "the configuration holds a wrong key or value",
+        "correct {key} in {source}",
+        *_FORMAT,
+    ),
+    Code.BAD_CONNECTIONS: Entry(
+        "{number} connections (num_conn) were asked for, allowed are 1 to {limit}",
+        "each connection is an entry point of its own and takes one port of the pool",
+        "ask for as many entry points as the application has sockets; one entry point carries many connections",
+        *_FORMAT,
+    ),
+    Code.BAD_NAME: Entry(
+        "{name!r} is not a session name",
+        "a name has 1 to 128 printable characters",
+        "choose another name",
+        *_FORMAT,
+    ),
+    Code.BAD_PORT_RANGE: Entry(
+        "the port range {range!r} cannot be used: {reason}",
+        "a range is FIRST-LAST, both included",
+        "give one such as 5100-5200",
+        *_FORMAT,
+    ),
+    Code.BAD_RATE: Entry(
+        "a rate of {rate} kb/s was asked for, allowed are 1 to {limit}",
+        "the rate is in kb/s of application bytes",
+        "give a positive number",
+        *_FORMAT,
+    ),
+    Code.BAD_ROLE: Entry(
+        "{role!r} is not a direction",
+        "a session is inbound (PROD) or outbound (CONS)",
+        "say inbound or outbound",
+        *_FORMAT,
+    ),
+    Code.BAD_TICKET: Entry(
+        "the ticket {path} cannot be used: {reason}",
+        "a ticket is the file that the inbound end of a stream wrote",
+        "open the inbound session again with --ticket, and copy the file here unchanged",
+        *_FORMAT,
+    ),
+    Code.BAD_UID: Entry(
+        "{uid!r} is not a uid",
+        "a uid has 1 to 64 letters, digits and hyphens",
+        "use the uid as the inbound request printed it",
+        *_FORMAT,
+    ),
+    Code.CERTIFICATE_EXPIRED: Entry(
+        "the certificate {path} expired on {date}",
+        "certificates have to be renewed before their last day",
+        "issue a new one: ansible-playbook scistream.core.provision, or module scistream.core.certificate",
+        *_CERTIFICATE,
+    ),
+    Code.CERTIFICATE_KEY_MISMATCH: Entry(
+        "the private key {key_path} does not belong to the certificate {path}",
+        "one of the two was replaced without the other",
+        "put the pair that was issued together into place, or issue a new one",
+        *_CERTIFICATE,
+    ),
+    Code.CERTIFICATE_MISSING: Entry(
+        "there is no {what} {path}",
+        "nothing was issued, or the path is another",
+        "name the right file with {option}, or issue one: ansible localhost -m scistream.core.certificate -a "
+        "'path=server.crt private_key_path=server.key names=HOST'",
+        *_CERTIFICATE,
+    ),
+    Code.CERTIFICATE_NOT_TRUSTED: Entry(
+        "the control server {server} shows a certificate that {path} does not vouch for",
+        "it was issued anew, or the file belongs to another control server",
+        "fetch the control server's current certificate (or its facility's CA) and name it with --server-cert",
+        *_CERTIFICATE,
+    ),
+    Code.CERTIFICATE_NOT_YET_VALID: Entry(
+        "the certificate {path} is valid only from {date}",
+        "one of the two clocks is wrong, or the certificate was issued ahead of time",
+        "compare the clocks (date -u) of this host and of the issuing one",
+        *_CERTIFICATE,
+    ),
+    Code.CERTIFICATE_UNREADABLE: Entry(
+        "{path} cannot be read as a {what}: {reason}",
+        "it is not PEM, it is damaged, or this user may not read it",
+        "check the file with: openssl x509 -in {path} -noout -text",
+        *_CERTIFICATE,
+    ),
+    Code.CERTIFICATE_WRONG_NAME: Entry(
+        "the certificate {path} is for {names}, and the control server was called {host}",
+        "the subject alternative names lack the name or address that clients use",
+        "call it by one of its names, or issue a certificate that has {host} among its names",
+        *_CERTIFICATE,
+    ),
+    Code.CONFIGURATION_REJECTED: Entry(
+        "{engine} rejects the configuration of session {uid}: {output}",
+        "the installed {engine} does not know a setting, or cannot resolve a target's name",
+        "read its words above; check the targets, and the version of {engine}",
+        *_DATA_SERVER,
+    ),
+    Code.CONTROL_PORT_IN_USE: Entry(
+        "the control port {address} is in use by {process}",
+        "another control server or service listens there",
+        "end it, or choose another port with --port",
+        *_STATE,
+        deployed="Address already in use",
+    ),
+    Code.CONTROL_SERVER_BROKEN: Entry(
+        "the control server {server} failed: {words}",
+        "its own log says more",
+        "read the control server's log, and release the session before the next try",
+        *_INTERNAL,
+    ),
+    Code.CONTROL_SERVER_UNREACHABLE: Entry(
+        "cannot connect to control server {server}: {reason}",
+        "it is not running, its port is another, or a firewall is between",
+        "on the gateway: s2cs status; from here: telnet HOST PORT",
+        *_CONNECTION,
+    ),
+    Code.DATA_SERVER_FAILED: Entry(
+        "{engine} of session {uid} ended at once ({ending}): {output}",
+        "the data server could not start",
+        "read its words above",
+        *_DATA_SERVER,
+    ),
+    Code.DATA_SERVER_SILENT: Entry(
+        "{engine} of session {uid} does not accept on {entry_point} after {seconds:g} s: {output}",
+        "the data server runs and does not listen",
+        "read its words above; is the address one of this gateway's?",
+        *_DATA_SERVER,
+    ),
+    Code.DATA_SERVER_STUCK: Entry(
+        "{engine} of session {uid} (pid {pid}) is gone or not, and {left} is still there",
+        "it survived SIGKILL, or another process took its place",
+        "look with: ss -tlpn; ps -fp {pid}",
+        *_DATA_SERVER,
+    ),
+    Code.DEADLINE: Entry(
+        "{what} took longer than {seconds:g} s; last seen: {last}",
+        "the other side is slow, or waits for something itself",
+        "try again, with a longer --timeout where the work is long",
+        *_TIMEOUT,
+    ),
+    Code.ENGINE_CANNOT: Entry(
+        "{engine} cannot do what was asked: {reason}",
+        "the engines differ in what they can carry",
+        "choose another engine with --type, or do without it",
+        *_UNSUPPORTED,
+    ),
+    Code.ENGINE_MISSING: Entry(
+        "{engine} is not installed on this gateway: no program {program!r}",
+        "its package is not there",
+        "sudo apt-get update && sudo apt-get install {packages}; or run role scistream.core.data_server",
+        *_NO_ENGINE,
+        deployed="[Errno 2] No such file or directory: '{program}'",
+    ),
+    Code.ENGINE_UNKNOWN: Entry(
+        "there is no engine {engine!r}",
+        "the name is mistyped or from another version",
+        "choose one of {engines}",
+        *_FORMAT,
+    ),
+    Code.ENTRY_POINT_IN_USE: Entry(
+        "entry point {entry_point} is in use by {process}",
+        "another process took the port",
+        "end it, or choose another --port-range",
+        *_RESOURCE,
+        deployed="Address already in use",
+    ),
+    Code.FILE_UNWRITABLE: Entry(
+        "{path} cannot be written: {reason}",
+        "the directory is missing, full, or not this user's",
+        "make room or choose another path",
+        *_STATE,
+    ),
+    Code.HELLO_TIMEOUT: Entry(
+        "no hello came for session {uid} within {seconds:g} s",
+        "the application controller did not register its end",
+        "start the request again, and the application controller (appctrl) with its uid right after",
+        *_TIMEOUT,
+        deployed="Hello not received within the timeout period",
+    ),
+    Code.INTERNAL: Entry(
+        "an error that nobody foresaw: {words}",
+        "a fault of this program",
+        "report it, with the log of the time",
+        *_INTERNAL,
+    ),
+    Code.LISTEN_ADDRESS_FOREIGN: Entry(
+        "cannot listen on {address}: {reason}",
+        "it is not an address of this host, or the port needs root",
+        "choose one of the host's addresses (ip address) with --listener-ip, and a port above 1023",
+        *_STATE,
+    ),
+    Code.NOT_RUNNING: Entry(
+        "no control server runs with the state directory {directory}",
+        "it was never started, or it ended",
+        "start it: s2cs start --state-directory {directory}",
+        *_STATE,
+    ),
+    Code.NO_TARGETS: Entry(
+        "session {uid} has no targets",
+        "an update has to name what the data servers connect to",
+        "name at least one HOST:PORT",
+        *_FORMAT,
+        deployed="integer modulo by zero",
+    ),
+    Code.OLD_CONTROL_SERVER: Entry(
+        "the control server {server} cannot {operation}",
+        "it speaks the old protocol only",
+        "upgrade it to a SciStream that has scistream.v1",
+        *_UNSUPPORTED,
+    ),
+    Code.PLAIN_TEXT_SERVER: Entry(
+        "the control server {server} speaks plain text, and TLS was wanted",
+        "it was started with --ssl=False, or another service answers on this port",
+        "start it with TLS, or say --ssl=False here as well where the network is trusted",
+        *_CERTIFICATE,
+    ),
+    Code.PORTS_EXHAUSTED: Entry(
+        "{wanted} ports were asked for, {free} of {size} in {range} are free{others}",
+        "sessions hold the rest, or the range is too small",
+        "release sessions that are done, or widen --port-range",
+        *_RESOURCE,
+    ),
+    Code.RETARGET_REFUSED: Entry(
+        "session {uid} runs towards {current}, and {asked} was asked for",
+        "a running session keeps its targets",
+        "release it and open it anew",
+        *_UNSUPPORTED,
+    ),
+    Code.SESSION_KEY_MISSING: Entry(
+        "no key came with session {uid}, and {engine} carries nothing without one",
+        "the client is a deployed one, the control channel is plain text, or the inbound end's ticket was not given",
+        "use s2uc of this project, and hand --ticket FILE from the inbound to the outbound end",
+        *_STATE,
+    ),
+    Code.SITE_SECRET_UNREADABLE: Entry(
+        "the site secret {path} cannot be used: {reason}",
+        "named sessions get their uid from the name and this file",
+        "restore it, or remove it: a new one is made, and names then give other uids",
+        *_FORMAT,
+    ),
+    Code.STATE_DIRECTORY_TAKEN: Entry(
+        "the state directory {directory} is held by the control server with pid {pid}",
+        "two control servers cannot share their sessions",
+        "give this one a --state-directory of its own, or end the other",
+        *_STATE,
+    ),
+    Code.TARGET_IN_USE: Entry(
+        "session {uid} exists with other parameters: {differences}",
+        "the name or uid was used before",
+        "release it first, or choose another name",
+        *_KNOWN_UID,
+    ),
+    Code.TLS_SERVER: Entry(
+        "the control server {server} speaks TLS, and plain text was wanted",
+        "--ssl=False was said here and not there",
+        "leave --ssl=False out and name its certificate with --server-cert",
+        *_CERTIFICATE,
+    ),
+    Code.TOO_MANY_TARGETS: Entry(
+        "{targets} targets were named for {entry_points} entry points",
+        "each target needs an entry point of its own",
+        "ask for {targets} connections (num_conn), or name fewer targets",
+        *_FORMAT,
+    ),
+    Code.UID_EXISTS: Entry(
+        "a session with uid {uid} exists already ({state})",
+        "the uid was used before and not released",
+        "release it (s2uc release {uid}) or use another uid",
+        *_KNOWN_UID,
+        deployed="Entry already found for uid",
+    ),
+    Code.UID_UNKNOWN: Entry(
+        "there is no session with uid {uid}",
+        "it was released, it never was, or it lives on another control server",
+        "look at what is there: ansible localhost -m scistream.core.session_info -a 'control_server=HOST:PORT'",
+        *_UNKNOWN_UID,
+        deployed="entry not found for uid '{uid}'",
+    ),
+    Code.UNSUPPORTED_HERE: Entry(
+        "{what} is not possible here: {reason}",
+        "this version does not have it",
+        "{alternative}",
+        *_UNSUPPORTED,
+    ),
+}
+
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+def one_line(text: str, limit: int = 400) -> str:
+    """Text of a foreign origin as one printable line of at most `limit` characters; the end is what is kept."""
+    flat = _CONTROL_CHARACTERS.sub(" ", text).strip()
+    return flat if len(flat) <= limit else "…" + flat[-limit:]
+
+
+class SciStreamError(Exception):
+    """An error of the catalogue together with its facts.
+
+    `str()` gives one sentence each for what was seen, the cause and the next step.
+
+    Args:
+        code: what happened.
+        facts: what the entry's templates name. Never a secret: they are printed, logged and sent.
+    """
+
+    def __init__(self, code: Code, **facts: Any) -> None:
+        self.code = code
+        self.facts = {key: one_line(value) if isinstance(value, str) else value for key, value in facts.items()}
+        super().__init__(self._sentence())
+
+    @property
+    def entry(self) -> Entry:
+        """The catalogue's entry."""
+        return CATALOGUE[self.code]
+
+    @property
+    def seen(self) -> str:
+        """What was seen."""
+        return self.entry.seen.format(**self.facts)
+
+    @property
+    def cause(self) -> str:
+        """The likely cause."""
+        return self.entry.cause.format(**self.facts)
+
+    @property
+    def remedy(self) -> str:
+        """What to do next."""
+        return self.entry.remedy.format(**self.facts)
+
+    @property
+    def deployed(self) -> str:
+        """The words that the deployed system has for it, or nothing."""
+        return self.entry.deployed.format(**self.facts)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What a command ends with."""
+        return self.entry.exit_code
+
+    def _sentence(self) -> str:
+        parts = (self.seen, self.cause, self.remedy)
+        return " ".join(f"{part[:1].upper()}{part[1:]}." if index else f"{part}." for index, part in enumerate(parts))
+
+    def failure(self) -> dict[str, Any]:
+        """The error as plain data, for `--json` and for modules."""
+        return {
+            "code": str(self.code),
+            "seen": self.seen,
+            "cause": self.cause,
+            "remedy": self.remedy,
+            "details": {key: _plain(value) for key, value in self.facts.items()},
+        }
+
+    def to_wire(self) -> bytes:
+        """The error as it travels in the trailing metadata `scistream-error-bin`."""
+        return json.dumps({"code": str(self.code), "facts": self.failure()["details"]}).encode()
+
+    @classmethod
+    def from_wire(cls, data: bytes) -> Self | None:
+        """The error that a control server sent, or None where this version does not know it."""
+        try:
+            body = json.loads(data)
+            return cls(Code(body["code"]), **body["facts"])
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return None
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str | None) else str(value)

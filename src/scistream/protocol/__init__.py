@@ -1,0 +1,24 @@
+"""The wire: .proto files written from the protocol reference, the code made of them, and the metadata's names."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "AUTHORIZATION",
+    "DIRECTION_METADATA",
+    "ERROR_METADATA",
+    "SESSION_KEY_METADATA",
+    "SESSION_KEY_SIZE",
+]
+
+# What the deployed client sends on every call: the bare token.
+AUTHORIZATION: Final = "authorization"
+# On `hello` and `release`: which direction of the uid is meant, where a control server has both.
+DIRECTION_METADATA: Final = "scistream-direction"
+# On `update`: the key that the two gateways of a stream share. Both control channels are authenticated and encrypted.
+SESSION_KEY_METADATA: Final = "scistream-session-key-bin"
+# Bytes: 256 bits (U05).
+SESSION_KEY_SIZE: Final = 32
+# In the trailing metadata of a failed call: the error of the catalogue, as JSON.
+ERROR_METADATA: Final = "scistream-error-bin"

@@ -1,0 +1,99 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ListSessionsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DescribeSessionRequest(_message.Message):
+    __slots__ = ("uid", "direction")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    direction: str
+    def __init__(self, uid: _Optional[str] = ..., direction: _Optional[str] = ...) -> None: ...
+
+class ListSessionsReply(_message.Message):
+    __slots__ = ("sessions",)
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedCompositeFieldContainer[Session]
+    def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ...) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("uid", "direction", "state", "entry_points", "targets", "engine", "encryption", "owner", "connections", "rate", "opened", "failure")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_POINTS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTION_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    direction: str
+    state: str
+    entry_points: _containers.RepeatedScalarFieldContainer[str]
+    targets: _containers.RepeatedScalarFieldContainer[str]
+    engine: str
+    encryption: str
+    owner: str
+    connections: int
+    rate: int
+    opened: float
+    failure: str
+    def __init__(self, uid: _Optional[str] = ..., direction: _Optional[str] = ..., state: _Optional[str] = ..., entry_points: _Optional[_Iterable[str]] = ..., targets: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., encryption: _Optional[str] = ..., owner: _Optional[str] = ..., connections: _Optional[int] = ..., rate: _Optional[int] = ..., opened: _Optional[float] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class GetServerFactsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ServerFacts(_message.Message):
+    __slots__ = ("version", "listen_address", "port_range", "ports_free", "engine", "engines", "authentication", "tls", "certificate_names", "certificate_expires", "started", "sessions")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LISTEN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_RANGE_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FREE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    ENGINES_FIELD_NUMBER: _ClassVar[int]
+    AUTHENTICATION_FIELD_NUMBER: _ClassVar[int]
+    TLS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_NAMES_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    listen_address: str
+    port_range: str
+    ports_free: int
+    engine: str
+    engines: _containers.RepeatedCompositeFieldContainer[Engine]
+    authentication: str
+    tls: bool
+    certificate_names: _containers.RepeatedScalarFieldContainer[str]
+    certificate_expires: float
+    started: float
+    sessions: int
+    def __init__(self, version: _Optional[str] = ..., listen_address: _Optional[str] = ..., port_range: _Optional[str] = ..., ports_free: _Optional[int] = ..., engine: _Optional[str] = ..., engines: _Optional[_Iterable[_Union[Engine, _Mapping]]] = ..., authentication: _Optional[str] = ..., tls: _Optional[bool] = ..., certificate_names: _Optional[_Iterable[str]] = ..., certificate_expires: _Optional[float] = ..., started: _Optional[float] = ..., sessions: _Optional[int] = ...) -> None: ...
+
+class Engine(_message.Message):
+    __slots__ = ("name", "installed", "version", "program", "encryption")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INSTALLED_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    installed: bool
+    version: str
+    program: str
+    encryption: str
+    def __init__(self, name: _Optional[str] = ..., installed: _Optional[bool] = ..., version: _Optional[str] = ..., program: _Optional[str] = ..., encryption: _Optional[str] = ...) -> None: ...

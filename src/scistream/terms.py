@@ -1,0 +1,134 @@
+"""The project's words: one word for one thing, and the old words as aliases at the edges.
+
+Source of the aliases: protocol reference (Service, Commands and options) and guide 7.1.1.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Final, NewType
+
+from scistream.errors import Code, SciStreamError
+
+__all__ = [
+    "DEFAULT_CONTROL_PORT",
+    "DEFAULT_PORT_RANGE",
+    "DEFAULT_RATE",
+    "HELLO_TIMEOUT",
+    "MAX_CONNECTIONS",
+    "MOCK_UID",
+    "NO_AUTH",
+    "OLD_NO_AUTH",
+    "Direction",
+    "Encryption",
+    "SessionState",
+    "Uid",
+    "parse_connections",
+    "parse_direction",
+    "parse_rate",
+    "parse_uid",
+]
+
+DEFAULT_CONTROL_PORT: Final = 5000
+DEFAULT_PORT_RANGE: Final = "5100-5200"
+# kb/s of application bytes, the deployed client's default.
+DEFAULT_RATE: Final = 10000
+# Entry points that one session may ask for; a pool is the tighter bound in practice.
+MAX_CONNECTIONS: Final = 1024
+# Seconds that a `req` waits for its `hello` (protocol, Order of calls, 1).
+HELLO_TIMEOUT: Final = 180.0
+# The fixed uid of `--mock True`. It is published, so nothing secret may ever be derived from it (U06).
+MOCK_UID: Final = "4f8583bc-a4d3-11ee-9fd6-034d1fcbd7c3"
+
+# What stands where a token would, when authentication is off: our word, and the deployed tools' word on the wire.
+NO_AUTH: Final = "NO_AUTH"
+OLD_NO_AUTH: Final = "INVALID_TOKEN"
+
+Uid = NewType("Uid", str)
+
+_UID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+# Wire: int32.
+_MAX_RATE: Final = 2**31 - 1
+
+
+class Direction(enum.Enum):
+    """Which end of a stream a session is: inbound in front of the target, outbound in front of the application."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+    @property
+    def role(self) -> str:
+        """The old protocol's word for the direction, as it stands on the wire."""
+        return "PROD" if self is Direction.INBOUND else "CONS"
+
+
+class Encryption(enum.Enum):
+    """What protects the bytes between the two gateways."""
+
+    NONE = "none"
+    TLS_PSK = "tls-psk"
+
+
+class SessionState(enum.Enum):
+    """Where a session stands in its life."""
+
+    REQUESTED = "requested"
+    REGISTERED = "registered"
+    ACTIVE = "active"
+    RELEASED = "released"
+    FAILED = "failed"
+
+
+_DIRECTIONS: Final = {
+    "inbound": Direction.INBOUND,
+    "prod": Direction.INBOUND,
+    "outbound": Direction.OUTBOUND,
+    "cons": Direction.OUTBOUND,
+}
+
+
+def parse_direction(text: str) -> Direction:
+    """Read a direction, or the role that the old protocol calls it; case does not matter.
+
+    Raises:
+        SciStreamError: BAD_ROLE.
+    """
+    try:
+        return _DIRECTIONS[text.strip().lower()]
+    except KeyError:
+        raise SciStreamError(Code.BAD_ROLE, role=text) from None
+
+
+def parse_uid(text: str) -> Uid:
+    """Check a uid: letters, digits and `-`, 1 to 64 of them. It becomes part of file names (U08).
+
+    Raises:
+        SciStreamError: BAD_UID.
+    """
+    if not _UID.fullmatch(text):
+        raise SciStreamError(Code.BAD_UID, uid=text)
+    return Uid(text)
+
+
+def parse_connections(number: int) -> int:
+    """Check the number of entry points that a session asks for, `num_conn` on the wire: 1 to MAX_CONNECTIONS.
+
+    Raises:
+        SciStreamError: BAD_CONNECTIONS.
+    """
+    if not 1 <= number <= MAX_CONNECTIONS:
+        raise SciStreamError(Code.BAD_CONNECTIONS, number=number, limit=MAX_CONNECTIONS)
+    return number
+
+
+def parse_rate(rate: int) -> int:
+    """Check a rate in kb/s of application bytes: 1 to 2^31 - 1.
+
+    Raises:
+        SciStreamError: BAD_RATE.
+    """
+    if not 1 <= rate <= _MAX_RATE:
+        raise SciStreamError(Code.BAD_RATE, rate=rate, limit=_MAX_RATE)
+    return rate
