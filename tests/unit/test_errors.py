@@ -1,0 +1,97 @@
+"""The catalogue is whole, and an error keeps its meaning on its way to a person."""
+
+from __future__ import annotations
+
+import json
+import string
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scistream.errors import CATALOGUE, Code, ExitCode, SciStreamError, one_line
+
+
+def _facts(code: Code) -> dict[str, Any]:
+    """A value for each fact that the entry's templates name: a number where they format one."""
+    entry = CATALOGUE[code]
+    fields = [
+        field
+        for template in (entry.seen, entry.cause, entry.remedy, entry.deployed)
+        for field in string.Formatter().parse(template)
+    ]
+    return {name: 3 if spec else f"<{name}>" for _, name, spec, _ in fields if name}
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_every_code_has_words_a_status_and_an_exit_code(code: Code) -> None:
+    error = SciStreamError(code, **_facts(code))
+    assert error.seen
+    assert error.cause
+    assert error.remedy
+    assert error.seen in str(error)
+    assert "{" not in str(error).replace("{ENGINE}", "")
+    assert hasattr(grpc.StatusCode, error.entry.status)
+    assert error.exit_code not in (ExitCode.OK, ExitCode.INTERRUPTED)
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_every_error_crosses_the_wire_unchanged(code: Code) -> None:
+    error = SciStreamError(code, **_facts(code))
+    received = SciStreamError.from_wire(error.to_wire())
+    assert received is not None
+    assert (received.code, str(received)) == (error.code, str(error))
+
+
+def test_the_catalogue_is_in_the_order_of_its_codes() -> None:
+    assert list(CATALOGUE) == list(Code)
+    assert [code.value for code in Code] == sorted(code.value for code in Code)
+
+
+_DRAFT = {
+    "AUTH_ERROR": {"UNAUTHENTICATED", "PERMISSION_DENIED"},
+    "INVALID_UID": {"NOT_FOUND", "ALREADY_EXISTS"},
+    "NO_RESOURCE": {"RESOURCE_EXHAUSTED"},
+    "CONN_ERROR": {"UNAVAILABLE"},
+    "BAD_FORMAT": {"INVALID_ARGUMENT"},
+    "SERVER_ERR": {"INTERNAL", "FAILED_PRECONDITION"},
+    "TIMEOUT": {"DEADLINE_EXCEEDED"},
+    "NOT_IMPLEMENTED": {"UNIMPLEMENTED"},
+}
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_u60_draft_codes_and_grpc_statuses_fit(code: Code) -> None:
+    entry = CATALOGUE[code]
+    assert entry.status in _DRAFT[entry.draft]
+
+
+def test_deployed_words_are_kept() -> None:
+    assert SciStreamError(Code.UID_UNKNOWN, uid="u1").deployed == "entry not found for uid 'u1'"
+    assert SciStreamError(Code.UID_EXISTS, uid="u1", state="active").deployed == "Entry already found for uid"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff", b"{}", b"[]", b'{"code": "NEW_ONE", "facts": {}}', b'{"code": "BAD_UID", "facts": {}}', b"null"],
+)
+def test_foreign_error_details_are_not_trusted(data: bytes) -> None:
+    assert SciStreamError.from_wire(data) is None
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_from_the_wire_raise(data: bytes) -> None:
+    assert SciStreamError.from_wire(data) is None or json.loads(data)
+
+
+def test_a_fact_cannot_break_the_line_it_is_told_in() -> None:
+    error = SciStreamError(Code.BAD_UID, uid="a\nroot: done\x1b[2J")
+    assert "\n" not in str(error)
+    assert "\x1b" not in str(error)
+
+
+def test_long_foreign_words_keep_their_end() -> None:
+    assert one_line("x" * 1000 + "the end").endswith("the end")
+    assert len(one_line("x" * 1000)) == 401

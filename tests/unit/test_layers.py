@@ -1,0 +1,52 @@
+"""The design's layers hold: a layer imports only those below it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import scistream
+
+_ROOT = Path(scistream.__file__).parent
+_LAYERS = {
+    "errors": 0,
+    "terms": 0,
+    "addresses": 0,
+    "protocol": 1,
+    "certificates": 1,
+    "engines": 2,
+    "control_server": 3,
+    "client": 3,
+    "cli": 4,
+    "demo": 4,
+}
+# Not those that protoc generated, and not the package itself: it is of no layer.
+_MODULES = sorted(path for path in _ROOT.rglob("*.py") if "_pb2" not in path.name and path != _ROOT / "__init__.py")
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("scistream."):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("scistream."))
+
+
+@pytest.mark.parametrize("path", _MODULES, ids=lambda path: str(path.relative_to(_ROOT)))
+def test_a_module_imports_only_its_own_room_and_lower_layers(path: Path) -> None:
+    own = _room("scistream." + ".".join(path.relative_to(_ROOT).with_suffix("").parts))
+    above = [name for name in _imports(path) if _room(name) != own and _LAYERS[_room(name)] >= max(_LAYERS[own], 1)]
+    assert above == []
+
+
+def test_the_server_knows_nothing_of_ansible_and_the_modules_nothing_of_grpc() -> None:
+    plugins = _ROOT.parents[1] / "plugins"
+    assert not [path for path in _MODULES if "import ansible" in path.read_text() or "from ansible" in path.read_text()]
+    assert not [path for path in plugins.rglob("*.py") if "grpc" in path.read_text()]
