@@ -1,0 +1,190 @@
+"""Read certificates, and judge whether they are good: now, for a host, with a private key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
+
+from scistream.addresses import parse_host
+from scistream.errors import Code, SciStreamError
+
+__all__ = ["CertificateFacts", "judge", "load_certificate", "load_key", "read", "unreadable"]
+
+_DAMAGED: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+@dataclass(frozen=True)
+class CertificateFacts:
+    """What a certificate says.
+
+    Times are UTC; `names` are its alternative names, DNS and IP, in their order; `fingerprint` is SHA-256.
+    """
+
+    path: Path
+    subject: str
+    names: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    is_ca: bool
+    issuer: str
+    fingerprint: str
+    self_signed: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts as plain data; times as ISO 8601."""
+        return {
+            "path": str(self.path),
+            "subject": self.subject,
+            "names": list(self.names),
+            "not_before": self.not_before.isoformat(),
+            "not_after": self.not_after.isoformat(),
+            "is_ca": self.is_ca,
+            "issuer": self.issuer,
+            "fingerprint": self.fingerprint,
+            "self_signed": self.self_signed,
+        }
+
+
+def read(path: Path, *, option: str = "--server-cert") -> CertificateFacts:
+    """Read a certificate (PEM; the first one of the file).
+
+    Args:
+        path: the file.
+        option: where a user names the file, for the error.
+
+    Raises:
+        SciStreamError: CERTIFICATE_MISSING, CERTIFICATE_UNREADABLE.
+    """
+    return _facts(path, load_certificate(path, option))
+
+
+def judge(
+    path: Path, *, now: datetime, host: str | None = None, key: Path | None = None, option: str = "--server-cert"
+) -> CertificateFacts:
+    """Read a certificate and say whether it is good now, for that host, with that private key.
+
+    Names are compared whole, without wildcards. A CA without names of its own vouches for others: any host is right.
+
+    Raises:
+        SciStreamError: CERTIFICATE_MISSING, CERTIFICATE_UNREADABLE, CERTIFICATE_NOT_YET_VALID, CERTIFICATE_EXPIRED,
+            CERTIFICATE_WRONG_NAME, CERTIFICATE_KEY_MISMATCH, BAD_ADDRESS.
+    """
+    loaded = load_certificate(path, option)
+    facts = _facts(path, loaded)
+    if now < facts.not_before:
+        raise SciStreamError(Code.CERTIFICATE_NOT_YET_VALID, path=str(path), date=_date(facts.not_before))
+    if now > facts.not_after:
+        raise SciStreamError(Code.CERTIFICATE_EXPIRED, path=str(path), date=_date(facts.not_after))
+    if host is not None and not _answers_to(facts, host):
+        names = ", ".join(facts.names) or "no name or address"
+        raise SciStreamError(Code.CERTIFICATE_WRONG_NAME, path=str(path), names=names, host=host)
+    if key is not None and _public(load_key(key).public_key()) != _public(loaded.public_key()):
+        raise SciStreamError(Code.CERTIFICATE_KEY_MISMATCH, path=str(path), key_path=str(key))
+    return facts
+
+
+def _date(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def unreadable(path: Path, what: str, reason: str) -> SciStreamError:
+    """The error of a file that is there and is not what it should be."""
+    return SciStreamError(Code.CERTIFICATE_UNREADABLE, path=str(path), what=what, reason=reason)
+
+
+def _content(path: Path, what: str, option: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise SciStreamError(Code.CERTIFICATE_MISSING, what=what, path=str(path), option=option) from None
+    except OSError as error:
+        raise unreadable(path, what, error.strerror or str(error)) from None
+
+
+def load_certificate(path: Path, option: str) -> x509.Certificate:
+    """The first certificate of a PEM file.
+
+    Raises:
+        SciStreamError: CERTIFICATE_MISSING, CERTIFICATE_UNREADABLE.
+    """
+    try:
+        return x509.load_pem_x509_certificate(_content(path, "certificate", option))
+    except _DAMAGED:
+        raise unreadable(path, "certificate", "it holds no whole PEM certificate") from None
+
+
+def load_key(path: Path) -> PrivateKeyTypes:
+    """The private key of a PEM file.
+
+    Raises:
+        SciStreamError: CERTIFICATE_MISSING, CERTIFICATE_UNREADABLE.
+    """
+    try:
+        return serialization.load_pem_private_key(_content(path, "private key", "--server-key"), None)
+    except TypeError:
+        raise unreadable(path, "private key", "it is encrypted, and nobody is there to type the passphrase") from None
+    except _DAMAGED:
+        # The library's words could quote the key.
+        raise unreadable(path, "private key", "it holds no whole PEM private key") from None
+
+
+def _facts(path: Path, certificate: x509.Certificate) -> CertificateFacts:
+    try:
+        return CertificateFacts(
+            path=path,
+            subject=certificate.subject.rfc4514_string(),
+            names=_names(certificate),
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+            is_ca=_is_ca(certificate),
+            issuer=certificate.issuer.rfc4514_string(),
+            fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+            self_signed=_signed_itself(certificate),
+        )
+    except _DAMAGED as error:
+        raise unreadable(path, "certificate", str(error)) from None
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress))
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def _signed_itself(certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except (InvalidSignature, *_DAMAGED):
+        return False
+    return True
+
+
+def _public(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _answers_to(facts: CertificateFacts, host: str) -> bool:
+    wanted = parse_host(host).removesuffix(".")
+    return wanted in {name.lower() for name in facts.names} or (facts.is_ca and not facts.names)
