@@ -37,6 +37,8 @@ class Code(enum.StrEnum):
     """The stable codes. Once released, a code is never renamed and never changes its meaning."""
 
     ALREADY_RUNNING = "ALREADY_RUNNING"
+    APPLICATION_FAILED = "APPLICATION_FAILED"
+    AUTHENTICATION_REFUSED = "AUTHENTICATION_REFUSED"
     AUTHENTICATION_UNAVAILABLE = "AUTHENTICATION_UNAVAILABLE"
     AUTHENTICATION_UNDECIDED = "AUTHENTICATION_UNDECIDED"
     BAD_ADDRESS = "BAD_ADDRESS"
@@ -46,6 +48,7 @@ class Code(enum.StrEnum):
     BAD_PORT_RANGE = "BAD_PORT_RANGE"
     BAD_RATE = "BAD_RATE"
     BAD_ROLE = "BAD_ROLE"
+    BAD_SESSION_KEY = "BAD_SESSION_KEY"
     BAD_TICKET = "BAD_TICKET"
     BAD_UID = "BAD_UID"
     CERTIFICATE_EXPIRED = "CERTIFICATE_EXPIRED"
@@ -56,20 +59,27 @@ class Code(enum.StrEnum):
     CERTIFICATE_UNREADABLE = "CERTIFICATE_UNREADABLE"
     CERTIFICATE_WRONG_NAME = "CERTIFICATE_WRONG_NAME"
     CONFIGURATION_REJECTED = "CONFIGURATION_REJECTED"
+    CONFIGURATION_UNREADABLE = "CONFIGURATION_UNREADABLE"
     CONTROL_PORT_IN_USE = "CONTROL_PORT_IN_USE"
     CONTROL_SERVER_BROKEN = "CONTROL_SERVER_BROKEN"
+    CONTROL_SERVER_ENDING = "CONTROL_SERVER_ENDING"
     CONTROL_SERVER_UNREACHABLE = "CONTROL_SERVER_UNREACHABLE"
     DATA_SERVER_FAILED = "DATA_SERVER_FAILED"
+    DATA_SERVER_LOST = "DATA_SERVER_LOST"
     DATA_SERVER_SILENT = "DATA_SERVER_SILENT"
     DATA_SERVER_STUCK = "DATA_SERVER_STUCK"
     DEADLINE = "DEADLINE"
+    DEMO_RUNNING = "DEMO_RUNNING"
     ENGINE_CANNOT = "ENGINE_CANNOT"
     ENGINE_MISSING = "ENGINE_MISSING"
     ENGINE_UNKNOWN = "ENGINE_UNKNOWN"
     ENTRY_POINT_IN_USE = "ENTRY_POINT_IN_USE"
+    FILE_UNREADABLE = "FILE_UNREADABLE"
     FILE_UNWRITABLE = "FILE_UNWRITABLE"
     HELLO_TIMEOUT = "HELLO_TIMEOUT"
     INTERNAL = "INTERNAL"
+    JOURNAL_UNREADABLE = "JOURNAL_UNREADABLE"
+    LEFT_BEHIND = "LEFT_BEHIND"
     LISTEN_ADDRESS_FOREIGN = "LISTEN_ADDRESS_FOREIGN"
     NOT_RUNNING = "NOT_RUNNING"
     NO_TARGETS = "NO_TARGETS"
@@ -78,10 +88,13 @@ class Code(enum.StrEnum):
     PORTS_EXHAUSTED = "PORTS_EXHAUSTED"
     RETARGET_REFUSED = "RETARGET_REFUSED"
     SESSION_KEY_MISSING = "SESSION_KEY_MISSING"
+    SESSION_NOT_REGISTERED = "SESSION_NOT_REGISTERED"
     SITE_SECRET_UNREADABLE = "SITE_SECRET_UNREADABLE"
     STATE_DIRECTORY_TAKEN = "STATE_DIRECTORY_TAKEN"
+    STREAM_DAMAGED = "STREAM_DAMAGED"
     TARGET_IN_USE = "TARGET_IN_USE"
     TLS_SERVER = "TLS_SERVER"
+    TOKEN_EXPOSED = "TOKEN_EXPOSED"
     TOO_MANY_TARGETS = "TOO_MANY_TARGETS"
     UID_EXISTS = "UID_EXISTS"
     UID_UNKNOWN = "UID_UNKNOWN"
@@ -126,6 +139,18 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "it was started before",
         "use it, or end it first: s2cs stop --state-directory {directory}",
         *_STATE,
+    ),
+    Code.APPLICATION_FAILED: Entry(
+        "{application} ended ({ending}): {words}",
+        "it could not bind its address, reach the other end, or read its data",
+        "read its words above; is its address free, and is the stream open?",
+        *_STATE,
+    ),
+    Code.AUTHENTICATION_REFUSED: Entry(
+        "the control server {server} refuses the caller: {words}",
+        "the token is missing, has expired, or does not allow this",
+        "put a token that is good there into the environment as SCISTREAM_TOKEN",
+        *_AUTH,
     ),
     Code.AUTHENTICATION_UNAVAILABLE: Entry(
         "this control server cannot check tokens yet, and a client secret was given",
@@ -180,6 +205,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "{role!r} is not a direction",
         "a session is inbound (PROD) or outbound (CONS)",
         "say inbound or outbound",
+        *_FORMAT,
+    ),
+    Code.BAD_SESSION_KEY: Entry(
+        "the key that came with session {uid} has {size} bytes, wanted are {wanted}",
+        "the client is of another version, or the metadata was damaged",
+        "let s2uc or the session module make the key, and hand the ticket over unchanged",
         *_FORMAT,
     ),
     Code.BAD_TICKET: Entry(
@@ -243,6 +274,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "read its words above; check the targets, and the version of {engine}",
         *_DATA_SERVER,
     ),
+    Code.CONFIGURATION_UNREADABLE: Entry(
+        "the configuration file {path} cannot be read: {reason}",
+        "it is not there, it is not TOML, or this user may not read it",
+        "correct it, or name another with --config",
+        *_FORMAT,
+    ),
     Code.CONTROL_PORT_IN_USE: Entry(
         "the control port {address} is in use by {process}",
         "another control server or service listens there",
@@ -256,6 +293,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "read the control server's log, and release the session before the next try",
         *_INTERNAL,
     ),
+    Code.CONTROL_SERVER_ENDING: Entry(
+        "the control server is ending and takes no more sessions",
+        "its operator stops or restarts it",
+        "try again in a moment",
+        *_CONNECTION,
+    ),
     Code.CONTROL_SERVER_UNREACHABLE: Entry(
         "cannot connect to control server {server}: {reason}",
         "it is not running, its port is another, or a firewall is between",
@@ -266,6 +309,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "{engine} of session {uid} ended at once ({ending}): {output}",
         "the data server could not start",
         "read its words above",
+        *_DATA_SERVER,
+    ),
+    Code.DATA_SERVER_LOST: Entry(
+        "{engine} of session {uid} ended while it served the stream ({ending}): {output}",
+        "it was killed from outside, it ran out of memory, or it met an error",
+        "read its words above; release the session and open it anew",
         *_DATA_SERVER,
     ),
     Code.DATA_SERVER_SILENT: Entry(
@@ -285,6 +334,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "the other side is slow, or waits for something itself",
         "try again, with a longer --timeout where the work is long",
         *_TIMEOUT,
+    ),
+    Code.DEMO_RUNNING: Entry(
+        "a demo already runs on this machine (pid {pid})",
+        "two of them would share their addresses and ports",
+        "wait until it is done, or end it with Ctrl-C",
+        *_STATE,
     ),
     Code.ENGINE_CANNOT: Entry(
         "{engine} cannot do what was asked: {reason}",
@@ -312,6 +367,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         *_RESOURCE,
         deployed="Address already in use",
     ),
+    Code.FILE_UNREADABLE: Entry(
+        "{path} cannot be read: {reason}",
+        "the path is mistyped, or the file is not for this user",
+        "name a regular file that this user can read",
+        *_FORMAT,
+    ),
     Code.FILE_UNWRITABLE: Entry(
         "{path} cannot be written: {reason}",
         "the directory is missing, full, or not this user's",
@@ -330,6 +391,19 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "a fault of this program",
         "report it, with the log of the time",
         *_INTERNAL,
+    ),
+    Code.JOURNAL_UNREADABLE: Entry(
+        "the journal {path} cannot be used: {reason}",
+        "the file is damaged, written by another version, or the disk is full",
+        "make room, or move the file away: its sessions are then forgotten, and data servers that still run have to be "
+        "ended by hand",
+        *_STATE,
+    ),
+    Code.LEFT_BEHIND: Entry(
+        "left behind: {what}",
+        "something outlived its end, or another program uses the same directory or ports",
+        "look with: ss -tlpn; ps -ef",
+        *_STATE,
     ),
     Code.LISTEN_ADDRESS_FOREIGN: Entry(
         "cannot listen on {address}: {reason}",
@@ -380,6 +454,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "use s2uc of this project, and hand --ticket FILE from the inbound to the outbound end",
         *_STATE,
     ),
+    Code.SESSION_NOT_REGISTERED: Entry(
+        "session {uid} waits for its hello, and {what} came first",
+        "the application's end was not registered yet",
+        "send the hello (s2uc does it itself, appctrl for prod-req), then try again",
+        *_STATE,
+    ),
     Code.SITE_SECRET_UNREADABLE: Entry(
         "the site secret {path} cannot be used: {reason}",
         "named sessions get their uid from the name and this file",
@@ -392,6 +472,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "give this one a --state-directory of its own, or end the other",
         *_STATE,
     ),
+    Code.STREAM_DAMAGED: Entry(
+        "{sent} bytes were sent (SHA-256 {digest_sent}), and {received} bytes arrived (SHA-256 {digest_received})",
+        "the path lost or changed bytes: a data server ended, or a connection was cut",
+        "read the data servers' logs (UID.log in the control servers' state directories), and send again",
+        *_DATA_SERVER,
+    ),
     Code.TARGET_IN_USE: Entry(
         "session {uid} exists with other parameters: {differences}",
         "the name or uid was used before",
@@ -403,6 +489,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "--ssl=False was said here and not there",
         "leave --ssl=False out and name its certificate with --server-cert",
         *_CERTIFICATE,
+    ),
+    Code.TOKEN_EXPOSED: Entry(
+        "a token stands on the command line",
+        "every user of this host can read it there, and the shell's history keeps it",
+        "say - in its place and put it into the environment as SCISTREAM_TOKEN; --compat takes it as it is",
+        *_FORMAT,
     ),
     Code.TOO_MANY_TARGETS: Entry(
         "{targets} targets were named for {entry_points} entry points",

@@ -7,31 +7,69 @@ once for all.
 from __future__ import annotations
 
 import abc
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from scistream.addresses import Endpoint
-from scistream.terms import Direction, Encryption, Uid
+from scistream.engines.host import Host, ask, find_program
+from scistream.errors import Code, SciStreamError
+from scistream.protocol import SESSION_KEY_SIZE
+from scistream.terms import Direction, Encryption, Uid, parse_uid
 
-__all__ = ["Engine", "Installation", "Plan", "Route"]
+__all__ = ["FILE_KINDS", "Engine", "Installation", "Plan", "Route", "fill"]
+
+FILE_KINDS: Final = ("ca", "conf", "log", "pid", "psk")
+"""Every kind of file that a data server may have."""
+
+_VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
+
+# The output is no HTML, and every value comes from a parsed type.
+_TEMPLATES: Final = Environment(  # noqa: S701
+    loader=PackageLoader("scistream.engines"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def fill(template: str, **values: Any) -> str:
+    """Fill in one of the package's templates. Values come from parsed types, never from a caller's text (U07)."""
+    return _TEMPLATES.get_template(template).render(values)
 
 
 @dataclass(frozen=True)
 class Route:
-    """One entry point and the target that its connections go to."""
+    """One entry point and the target that its connections go to.
+
+    Raises:
+        SciStreamError: BAD_ADDRESS, where an address was not made by `Endpoint.parse` and does not read like it.
+    """
 
     entry_point: Endpoint
     target: Endpoint
+
+    def __post_init__(self) -> None:
+        for endpoint in (self.entry_point, self.target):
+            if Endpoint.parse(str(endpoint)) != endpoint:
+                raise SciStreamError(Code.BAD_ADDRESS, address=str(endpoint), reason="it is not in canonical form")
 
 
 @dataclass(frozen=True)
 class Plan:
     """What one data server shall do: the routes of one session, and where its files lie.
 
-    `key` is the secret that the two gateways of the stream share, `scistream.protocol.SESSION_KEY_SIZE` bytes,
-    or None where the session has none.
+    `stem` begins the names of its files: the uid, or the uid and the direction with a dot between. `key` is the secret
+    that the two gateways of the stream share, `scistream.protocol.SESSION_KEY_SIZE` bytes, or None where the session
+    has none.
+
+    Raises:
+        SciStreamError: BAD_UID, NO_TARGETS.
     """
 
     uid: Uid
@@ -41,17 +79,47 @@ class Plan:
     stem: str
     key: bytes | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        parse_uid(self.uid)
+        if self.stem not in (self.uid, f"{self.uid}.{self.direction.value}"):
+            raise SciStreamError(Code.BAD_UID, uid=self.stem)
+        if not self.routes:
+            raise SciStreamError(Code.NO_TARGETS, uid=self.uid)
+        if self.key is not None and len(self.key) != SESSION_KEY_SIZE:
+            raise ValueError("a session key has another size")
+
     def path(self, kind: str) -> Path:
-        """The session's file of one kind: `conf`, `log`, `pid`, `psk` (guide 7.4: `<uid>.conf`, `<uid>.log`)."""
-        return self.directory / f"{self.stem}.{kind}"
+        """The session's file of one kind (guide 7.4: `<uid>.conf`, `<uid>.log`)."""
+        return self.directory.absolute() / self.name(kind)
+
+    def name(self, kind: str) -> str:
+        """The file's name inside `directory`, which is every data server's working directory."""
+        return f"{self.stem}.{kind}"
 
 
 @dataclass(frozen=True)
 class Installation:
-    """An engine as it was found on this host."""
+    """An engine as it was found on this host.
+
+    Attributes:
+        program: the executable.
+        version: what it calls itself, such as `2.6.12`.
+        modules: shared objects that the program has to load for our work.
+        host: the bounds that a configuration has to keep.
+    """
 
     program: Path
     version: str
+    modules: tuple[Path, ...] = ()
+    host: Host = field(default_factory=Host.here)
+
+    def at_least(self, version: str) -> bool:
+        """Whether it is of this version or newer."""
+        return _numbers(self.version) >= _numbers(version)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 class Engine(abc.ABC):
@@ -62,18 +130,33 @@ class Engine(abc.ABC):
     title: ClassVar[str]
     """How its makers write it."""
     program: ClassVar[str]
+    other_programs: ClassVar[tuple[str, ...]] = ()
+    """What the program is called elsewhere."""
+    version_argument: ClassVar[str]
+    """What makes the program print its version."""
     packages: ClassVar[tuple[str, ...]]
     """The distribution's packages, as apt names them."""
     encryption: ClassVar[Encryption]
     """What protects the bytes between the two gateways."""
 
-    @abc.abstractmethod
     def locate(self) -> Installation:
         """Find the engine on this host.
 
         Raises:
             SciStreamError: ENGINE_MISSING.
         """
+        program = find_program((self.program, *self.other_programs))
+        answer = ask(program, self.version_argument) if program else None
+        if program is None or answer is None:
+            raise SciStreamError(
+                Code.ENGINE_MISSING, engine=self.title, program=self.program, packages=" ".join(self.packages)
+            )
+        return self.recognise(program, answer)
+
+    def recognise(self, program: Path, answer: str) -> Installation:
+        """Read what the program says of itself."""
+        version = _VERSION.search(answer)
+        return Installation(program, version.group() if version else "0")
 
     @abc.abstractmethod
     def render(self, plan: Plan, installation: Installation) -> Mapping[Path, str]:
@@ -89,4 +172,12 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def start_command(self, plan: Plan, installation: Installation) -> list[str]:
-        """What runs the data server in the foreground."""
+        """What runs the data server in the foreground, with `plan.directory` as working directory."""
+
+    def complaint(self, words: str) -> str | None:
+        """What a data server that accepts has said against its configuration, or None.
+
+        For engines that go on where others refuse to start.
+        """
+        del words
+        return None

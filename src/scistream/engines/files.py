@@ -1,0 +1,54 @@
+"""A data server's files: written for their owner only, read from the end, removed without a trace (U43)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from scistream.engines.base import FILE_KINDS, Plan
+from scistream.errors import Code, SciStreamError, one_line
+
+__all__ = ["last_words", "remove_files", "write_files"]
+
+# Bytes at the end of a log that are worth quoting.
+_TAIL: Final = 4096
+
+
+def write_files(plan: Plan, files: Mapping[Path, str]) -> None:
+    """Write a data server's files and an empty log, all with mode 0600. What an earlier one left goes first.
+
+    Raises:
+        SciStreamError: FILE_UNWRITABLE.
+    """
+    for path, text in {**files, plan.path("log"): ""}.items():
+        try:
+            _write(path, text)
+        except OSError as error:
+            raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error)) from None
+
+
+def _write(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    # O_EXCL: neither a link nor another's file with wider rights is written through.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
+def last_words(plan: Plan) -> str:
+    """The end of a data server's log, as one line."""
+    try:
+        with plan.path("log").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+            words = log.read().decode(errors="replace")
+    except OSError:
+        words = ""
+    return one_line(words) or "it said nothing"
+
+
+def remove_files(plan: Plan) -> None:
+    """Remove whatever files the data server may have left."""
+    for kind in FILE_KINDS:
+        plan.path(kind).unlink(missing_ok=True)

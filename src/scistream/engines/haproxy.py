@@ -1,0 +1,82 @@
+"""HAProxy: plain TCP, spliced in the kernel. Settings: dataplane reference, "Settings that won"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final, Self
+
+from scistream.engines.base import Engine, Installation, Plan, fill
+from scistream.engines.host import Host
+from scistream.terms import Encryption
+
+__all__ = ["HAProxy"]
+
+# HAProxy 2.6 refuses to start with more (MAX_THREADS).
+_MAX_THREADS: Final = 64
+# Connections of one data server, where the descriptors suffice.
+_MAX_CONNECTIONS: Final = 4096
+_MAX_PIPES: Final = 256
+# Descriptors for everything that is neither a connection, a pipe nor an entry point.
+_OWN_DESCRIPTORS: Final = 128
+_MIN_PIPE: Final = 64 * 1024
+# fs.pipe-max-size as the kernel ships it.
+_MAX_PIPE: Final = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """How far one HAProxy may go; it refuses to start where the descriptors do not suffice for all of it."""
+
+    threads: int
+    connections: int
+    pipes: int
+    pipe_size: int
+
+    @classmethod
+    def within(cls, host: Host, entry_points: int) -> Self:
+        pipes = min(_MAX_PIPES, host.descriptors // 8)
+        left = host.descriptors - 2 * pipes - entry_points - _OWN_DESCRIPTORS
+        return cls(
+            threads=min(host.cores, _MAX_THREADS),
+            connections=max(1, min(_MAX_CONNECTIONS, left // 2)),
+            pipes=pipes,
+            pipe_size=_pipe_size(host),
+        )
+
+
+def _pipe_size(host: Host) -> int:
+    # Beyond the bound the kernel makes pipes of two pages, and splicing with those is slower than copying.
+    size = _MAX_PIPE if host.pipe_bytes is None else host.pipe_bytes // _MAX_PIPES
+    return max(_MIN_PIPE, min(_MAX_PIPE, size))
+
+
+class HAProxy(Engine):
+    """HAProxy."""
+
+    name: ClassVar[str] = "haproxy"
+    title: ClassVar[str] = "HAProxy"
+    program: ClassVar[str] = "haproxy"
+    version_argument: ClassVar[str] = "-v"
+    packages: ClassVar[tuple[str, ...]] = ("haproxy",)
+    encryption: ClassVar[Encryption] = Encryption.NONE
+
+    def render(self, plan: Plan, installation: Installation) -> Mapping[Path, str]:
+        """One `listen` section a route."""
+        text = fill(
+            "haproxy.cfg.j2",
+            plan=plan,
+            bounds=_Bounds.within(installation.host, len(plan.routes)),
+            # 3.0 loses bytes of half-closed connections when it splices (dataplane reference, "Whole bytes").
+            splice=not installation.version.startswith("3.0."),
+        )
+        return {plan.path("conf"): text}
+
+    def check_command(self, plan: Plan, installation: Installation) -> list[str] | None:
+        """`haproxy -c`."""
+        return [str(installation.program), "-c", "-f", str(plan.path("conf"))]
+
+    def start_command(self, plan: Plan, installation: Installation) -> list[str]:
+        """HAProxy without a master: one process, all threads."""
+        return [str(installation.program), "-db", "-f", str(plan.path("conf"))]

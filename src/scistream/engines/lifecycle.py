@@ -1,0 +1,227 @@
+"""The life of a data server, the same for all engines.
+
+Start: files, the engine's own check, the process, proof that it accepts. Stop: the end, and proof that nothing is left.
+A data server is a process of its own session (setsid): it lives on when the control server ends, and what it forks is
+found by its session. Its output goes to `<stem>.log`, never into a pipe that somebody would have to read (U41).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from scistream.addresses import Endpoint
+from scistream.engines.base import Engine, Installation, Plan
+from scistream.engines.children import ProcessMark, alive, ending, reap, spawn
+from scistream.engines.files import last_words, remove_files, write_files
+from scistream.engines.processes import (
+    Listener,
+    ProcessFacts,
+    bind_failure,
+    group_of,
+    has_socket,
+    is_in_use,
+    listeners,
+    send,
+    wait_exit,
+    who_listens,
+)
+from scistream.errors import Code, SciStreamError
+
+__all__ = ["ProcessMark", "alive", "last_words", "remove_files", "start", "stop"]
+
+# Seconds between two looks: at first so short that a start is not slowed down, then so long that waiting costs nothing.
+_FIRST_PAUSE: Final = 0.005
+_LONGEST_PAUSE: Final = 0.1
+# Seconds that the kernel gets to clear away what was killed.
+_KILL_GRACE: Final = 5.0
+
+
+async def start(engine: Engine, plan: Plan, *, timeout: float = 10.0) -> ProcessMark:  # noqa: ASYNC109  the error names it
+    """Start a data server, and return when each of its entry points accepts.
+
+    Where it fails or is cancelled, nothing is left: no process, no file. `timeout` is in seconds.
+
+    Raises:
+        SciStreamError: ENGINE_MISSING, ENGINE_CANNOT, SESSION_KEY_MISSING, ENTRY_POINT_IN_USE, LISTEN_ADDRESS_FOREIGN,
+            FILE_UNWRITABLE, CONFIGURATION_REJECTED, DATA_SERVER_FAILED, DATA_SERVER_SILENT.
+    """
+    installation = await asyncio.to_thread(engine.locate)
+    files = engine.render(plan, installation)
+    _require_free(plan)
+    attempt = _Attempt(engine, plan, installation, timeout)
+    try:
+        write_files(plan, files)
+        return await attempt.run()
+    except BaseException:
+        # A second cancellation must not cut the clearing away short.
+        await asyncio.shield(attempt.undo())
+        raise
+
+
+async def stop(plan: Plan, mark: ProcessMark, *, engine_title: str, grace: float = 5.0) -> None:
+    """End a data server and prove it: no process of its session, no listener on its entry points, no file (U39).
+
+    It works for a child of this process, for one that an earlier control server started, and for one that is dead. A
+    stop that was cancelled can be repeated. `grace` is the seconds between SIGTERM and SIGKILL.
+
+    Raises:
+        SciStreamError: DATA_SERVER_STUCK.
+    """
+    left = await _end(plan, mark, grace) or await _wait_free(plan)
+    if left:
+        raise SciStreamError(Code.DATA_SERVER_STUCK, engine=engine_title, uid=plan.uid, pid=mark.pid, left=left)
+    remove_files(plan)
+
+
+class _Attempt:
+    """One start, with what has to be undone when it fails."""
+
+    def __init__(self, engine: Engine, plan: Plan, installation: Installation, seconds: float) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._installation = installation
+        self._seconds = seconds
+        self._marks: list[ProcessMark] = []
+
+    async def run(self) -> ProcessMark:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._check()
+                mark = self._launch(self._engine.start_command(self._plan, self._installation))
+                await self._wait_listening(mark)
+        except TimeoutError:
+            raise self._silence() from None
+        if complaint := self._engine.complaint(self._plan.path("log").read_text(errors="replace")):
+            raise self._error(Code.CONFIGURATION_REJECTED, output=complaint)
+        return mark
+
+    async def undo(self) -> None:
+        for mark in self._marks:
+            if left := await _end(self._plan, mark, grace=0):
+                raise self._error(Code.DATA_SERVER_STUCK, pid=mark.pid, left=left)
+        remove_files(self._plan)
+
+    async def _check(self) -> None:
+        command = self._engine.check_command(self._plan, self._installation)
+        if command is None:
+            return
+        mark = self._launch(command)
+        await wait_exit(mark.pid, None)
+        if ending(mark) != "exit status 0":
+            raise self._error(Code.CONFIGURATION_REJECTED, output=last_words(self._plan))
+        reap(mark)
+
+    def _launch(self, command: list[str]) -> ProcessMark:
+        try:
+            mark = spawn(command, self._plan)
+        except OSError as error:
+            raise self._error(Code.DATA_SERVER_FAILED, ending="it did not run", output=str(error)) from None
+        self._marks.append(mark)
+        return mark
+
+    async def _wait_listening(self, mark: ProcessMark) -> None:
+        for pause in _pauses():
+            if how := ending(mark):
+                _require_free(self._plan)
+                raise self._error(Code.DATA_SERVER_FAILED, ending=how, output=last_words(self._plan))
+            if not self._deaf(mark):
+                return
+            await wait_exit(mark.pid, pause)
+
+    def _deaf(self, mark: ProcessMark) -> list[Endpoint]:
+        """The entry points on which the data server does not listen."""
+        found = list(listeners())
+        entry_points = [route.entry_point for route in self._plan.routes]
+        return [entry_point for entry_point in entry_points if not _listens(mark, entry_point, found)]
+
+    def _silence(self) -> SciStreamError:
+        deaf = self._deaf(self._marks[-1]) or [self._plan.routes[0].entry_point]
+        words = last_words(self._plan)
+        return self._error(Code.DATA_SERVER_SILENT, entry_point=str(deaf[0]), seconds=self._seconds, output=words)
+
+    def _error(self, code: Code, **facts: object) -> SciStreamError:
+        return SciStreamError(code, engine=self._engine.title, uid=self._plan.uid, **facts)
+
+
+def _listens(mark: ProcessMark, entry_point: Endpoint, found: Iterable[Listener]) -> bool:
+    return any(listener.is_at(entry_point) and has_socket(mark.pid, listener.inode) for listener in found)
+
+
+def _require_free(plan: Plan) -> None:
+    for route in plan.routes:
+        error = bind_failure(route.entry_point)
+        if error is None:
+            continue
+        address = str(route.entry_point)
+        if is_in_use(error):
+            raise SciStreamError(Code.ENTRY_POINT_IN_USE, entry_point=address, process=_holder(route.entry_point))
+        raise SciStreamError(Code.LISTEN_ADDRESS_FOREIGN, address=address, reason=error.strerror or str(error))
+
+
+def _holder(entry_point: Endpoint) -> str:
+    return who_listens(entry_point) or "a process that holds it and does not listen"
+
+
+def _pauses() -> Iterator[float]:
+    return (min(_FIRST_PAUSE * 1.5**step, _LONGEST_PAUSE) for step in itertools.count())
+
+
+async def _end(plan: Plan, mark: ProcessMark, grace: float) -> str | None:
+    """Signal what is left of a data server until nothing is; says what is left where SIGKILL does not help."""
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_GRACE)):
+        rest = await _signal_until_gone(plan, mark, number, seconds)
+        if not rest:
+            return None
+    return "process " + ", ".join(str(facts.pid) for facts in rest)
+
+
+async def _signal_until_gone(
+    plan: Plan, mark: ProcessMark, number: signal.Signals, seconds: float
+) -> list[ProcessFacts]:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    told: set[int] = set()
+    pauses = _pauses()
+    while rest := _remains(plan, mark):
+        for facts in rest:
+            if facts.pid not in told:
+                send(facts, number)
+                told.add(facts.pid)
+        if loop.time() >= deadline:
+            break
+        await wait_exit(rest[0].pid, next(pauses))
+    return rest
+
+
+def _remains(plan: Plan, mark: ProcessMark) -> list[ProcessFacts]:
+    """The processes of a data server that still run.
+
+    Without its leader, a session's number proves nothing: after a reboot it may be any daemon's. Then only those count
+    that write to the data server's log.
+    """
+    leader = ProcessFacts.of(mark.pid)
+    if leader is None or leader.started != mark.started:
+        return [facts for facts in group_of(mark.pid) if facts.writes_to(plan.path("log"))]
+    # The leader is reaped last: while it is a zombie, the session's number is its own.
+    return group_of(mark.pid) or ([] if reap(mark) else [leader])
+
+
+async def _wait_free(plan: Plan) -> str | None:
+    """What still listens on an entry point. A killed process shows as ended before its last thread's sockets close."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _KILL_GRACE
+    pauses = _pauses()
+    while taken := _taken(plan):
+        if loop.time() >= deadline:
+            return f"a listener on {taken[0]}, {_holder(taken[0])},"
+        await asyncio.sleep(next(pauses))
+    return None
+
+
+def _taken(plan: Plan) -> list[Endpoint]:
+    errors = ((route.entry_point, bind_failure(route.entry_point)) for route in plan.routes)
+    return [entry_point for entry_point, error in errors if error and is_in_use(error)]

@@ -1,0 +1,237 @@
+"""Processes and listening sockets, as the kernel shows them: who is there, who listens, when it ends.
+
+Everything here only looks or signals; `scistream.engines.lifecycle` decides. Source of the formats: proc(5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import psutil
+
+from scistream.addresses import Endpoint
+
+__all__ = [
+    "Listener",
+    "ProcessFacts",
+    "bind_failure",
+    "group_of",
+    "has_socket",
+    "is_in_use",
+    "listeners",
+    "parse_listeners",
+    "send",
+    "wait_exit",
+    "who_listens",
+]
+
+_PROC: Final = Path("/proc")
+_LISTEN: Final = "0A"
+# The wildcard addresses: 0.0.0.0 and ::.
+_ANY: Final = frozenset({ipaddress.ip_address("0.0.0.0"), ipaddress.ip_address("::")})  # noqa: S104
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True)
+class ProcessFacts:
+    """One line of /proc/PID/stat.
+
+    Attributes:
+        started: clock ticks between the host's start and the process's; with the pid it is unique until a reboot.
+        gone: it has ended, and its parent has not asked for its status yet.
+    """
+
+    pid: int
+    started: int
+    group: int
+    session: int
+    gone: bool
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        """Read the line."""
+        # The second field is the program's name, which may hold spaces and parentheses.
+        fields = line[line.rindex(")") + 2 :].split()
+        return cls(
+            pid=int(line.split(maxsplit=1)[0]),
+            started=int(fields[19]),
+            group=int(fields[2]),
+            session=int(fields[3]),
+            gone=fields[0] in ("Z", "X"),
+        )
+
+    @classmethod
+    def of(cls, pid: int) -> Self | None:
+        """Look at a process; None where there is none."""
+        try:
+            return cls.parse((_PROC / str(pid) / "stat").read_text(errors="replace"))
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+
+    def writes_to(self, path: Path) -> bool:
+        """Whether its standard output is this file. False also where this user may not see it."""
+        try:
+            output = (_PROC / str(self.pid) / "fd" / "1").readlink()
+        except OSError:
+            return False
+        return str(output).removesuffix(" (deleted)") == os.path.realpath(path)
+
+
+def group_of(leader: int) -> list[ProcessFacts]:
+    """The processes that run in the process group or the session of a number, also after the leader's end."""
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return []  # the usual answer at the end of a wait, without a walk over /proc
+    except PermissionError:
+        pass
+    found = (ProcessFacts.of(pid) for pid in psutil.pids())
+    return [facts for facts in found if facts and not facts.gone and leader in (facts.group, facts.session)]
+
+
+def send(facts: ProcessFacts, number: signal.Signals) -> None:
+    """Signal a process, and no other one that has got its pid meanwhile."""
+    try:
+        descriptor = os.pidfd_open(facts.pid)
+    except ProcessLookupError:
+        return
+    try:
+        current = ProcessFacts.of(facts.pid)
+        if current and current.started == facts.started:
+            signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+async def wait_exit(pid: int, seconds: float | None) -> bool:
+    """Wait until a process ends, a child of ours or not; False where it still runs after so many seconds."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        async with asyncio.timeout(seconds):
+            await ended.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return True
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A TCP socket that accepts connections."""
+
+    ip: _Address
+    port: int
+    inode: int
+
+    def is_at(self, endpoint: Endpoint) -> bool:
+        """Whether it is this entry point's very address; a host name stands for any."""
+        return self.port == endpoint.port and endpoint.ip in (None, self.ip)
+
+
+def listeners() -> Iterator[Listener]:
+    """The listening TCP sockets of this network namespace, without a connection to any."""
+    for table in ("tcp", "tcp6"):
+        try:
+            with (_PROC / "net" / table).open() as lines:
+                yield from parse_listeners(lines)
+        except FileNotFoundError:
+            continue  # a kernel without IPv6
+
+
+def parse_listeners(lines: Iterable[str]) -> Iterator[Listener]:
+    """Read /proc/net/tcp or tcp6. The kernel puts listening sockets first: the connections need not be read."""
+    rows = (line.split() for line in lines)
+    next(rows, None)
+    for row in rows:
+        if row[3] != _LISTEN:
+            return
+        address, port = row[1].split(":")
+        yield Listener(_parse_ip(address), int(port, 16), int(row[9]))
+
+
+def _parse_ip(text: str) -> _Address:
+    """The kernel prints the address as words of 32 bits in the host's byte order."""
+    words = (text[start : start + 8] for start in range(0, len(text), 8))
+    return ipaddress.ip_address(b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words))
+
+
+def has_socket(pid: int, inode: int) -> bool:
+    """Whether a process holds a socket. False also where this user may not see it."""
+    wanted = f"socket:[{inode}]"
+    try:
+        return any(_link(entry) == wanted for entry in (_PROC / str(pid) / "fd").iterdir())
+    except OSError:
+        return False
+
+
+def _link(entry: Path) -> str | None:
+    try:
+        return str(entry.readlink())
+    except OSError:
+        return None  # closed meanwhile
+
+
+def bind_failure(endpoint: Endpoint) -> OSError | None:
+    """What the kernel has against a listener on an entry point, or None. Nothing listens in the meantime.
+
+    A socket that is bound with SO_REUSEADDR and does not listen, a control server's reservation, is no hindrance.
+    """
+    family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if endpoint.is_ipv6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            probe.bind((endpoint.host, endpoint.port))
+        except OSError as error:
+            return error
+    return None
+
+
+def is_in_use(error: OSError) -> bool:
+    """Whether a failure to bind is another socket's presence."""
+    return error.errno == errno.EADDRINUSE
+
+
+def who_listens(endpoint: Endpoint) -> str | None:
+    """Who accepts connections at an address, `nginx (pid 123)`, or None where nobody is seen to.
+
+    A listener on all addresses counts. What belongs to another user and may not be seen is "another user's process".
+    """
+    inodes = [found.inode for found in listeners() if found.port == endpoint.port and _covers(found.ip, endpoint)]
+    if not inodes:
+        return None
+    owners = (pid for pid in psutil.pids() if any(has_socket(pid, inode) for inode in inodes))
+    return next((_name(pid) for pid in owners), "another user's process")
+
+
+def _covers(ip: _Address, endpoint: Endpoint) -> bool:
+    return endpoint.ip in (None, ip) or not _ANY.isdisjoint((ip, endpoint.ip))
+
+
+def _name(pid: int) -> str:
+    try:
+        return f"{psutil.Process(pid).name()} (pid {pid})"
+    except psutil.Error:
+        return f"pid {pid}"

@@ -1,0 +1,130 @@
+"""Data servers of all engines on loopback, 127.0.10.x and ports 21000 to 21999, as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scistream.addresses import Endpoint
+from scistream.engines import ENGINES, Engine, Plan, Route
+from scistream.engines.lifecycle import ProcessMark, start, stop
+from scistream.engines.processes import group_of
+from scistream.protocol import SESSION_KEY_SIZE
+from scistream.terms import Direction, Uid
+
+_ports = itertools.cycle(range(21000, 21900))
+
+
+@dataclass
+class Bench:
+    """Where one test builds its data servers."""
+
+    directory: Path
+    host: str = "127.0.10.1"
+    uid: Uid = field(default_factory=lambda: Uid(f"test-{secrets.token_hex(6)}"))
+    key: bytes = field(default_factory=lambda: secrets.token_bytes(SESSION_KEY_SIZE))
+    marks: list[ProcessMark] = field(default_factory=list)
+
+    def address(self, host: str | None = None) -> Endpoint:
+        """An address that no other test has."""
+        return Endpoint(host or self.host, next(_ports))
+
+    def plan(
+        self,
+        *routes: tuple[Endpoint, Endpoint],
+        direction: Direction = Direction.INBOUND,
+        key: bytes | None = None,
+    ) -> Plan:
+        made = tuple(itertools.starmap(Route, routes))
+        return Plan(self.uid, direction, made, self.directory, f"{self.uid}.{direction.value}", key or self.key)
+
+    @contextlib.asynccontextmanager
+    async def running(self, engine: Engine, plan: Plan) -> AsyncIterator[ProcessMark]:
+        mark = await start(engine, plan)
+        self.marks.append(mark)
+        try:
+            yield mark
+        finally:
+            await stop(plan, mark, engine_title=engine.title)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, engine: Engine, target: Endpoint) -> AsyncIterator[Endpoint]:
+        """Both data servers of a stream; gives the outbound one's entry point."""
+        outer, inner = self.address(), self.address()
+        inbound = self.plan((inner, target))
+        outbound = self.plan((outer, inner), direction=Direction.OUTBOUND)
+        async with self.running(engine, inbound), self.running(engine, outbound):
+            yield outer
+
+    @contextlib.asynccontextmanager
+    async def serving(
+        self, handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object], host: str | None = None
+    ) -> AsyncIterator[Endpoint]:
+        """A target."""
+        address = self.address(host)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+                await handle(reader, writer)
+
+        async with await asyncio.start_server(serve, address.host, address.port, backlog=1024):
+            yield address
+
+    @contextlib.asynccontextmanager
+    async def connected(self, to: Endpoint) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """An application."""
+        reader, writer = await asyncio.open_connection(to.host, to.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A bench; at the test's end no process and no file of its data servers may be there."""
+    made = Bench(tmp_path)
+    yield made
+    assert [facts for mark in made.marks for facts in group_of(mark.pid)] == []
+    zombies = [child.pid for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
+    assert zombies == []
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("test-")) == []
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each of the engines."""
+    return ENGINES[request.param]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Bytes and their digest."""
+
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, size: int) -> Load:
+        return cls(os.urandom(size))
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.data).digest()
+
+
+@pytest.fixture
+def load() -> Callable[[int], Load]:
+    """Random bytes."""
+    return Load.of
