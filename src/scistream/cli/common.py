@@ -1,0 +1,112 @@
+"""What the command line tools share: spelling, truth values, and the one place where an error becomes an exit code.
+
+An option takes one of the library's parsers as its `type` (`type=Endpoint.parse`, with a text as default): what the
+parser raises passes through click unchanged and is told by `run`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn, TypeVar
+
+import click
+
+from scistream import __version__
+from scistream.errors import Code, ExitCode, SciStreamError
+
+__all__ = ["CONTEXT", "compat_option", "run", "switch", "version_option"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+# Set: an unforeseen error shows where it came from.
+_DEBUG: Final = "SCISTREAM_DEBUG"
+_JSON: Final = "--json"
+
+
+def _spelling(word: str) -> str:
+    return word.replace("_", "-")
+
+
+CONTEXT: Final[dict[str, Any]] = {
+    "token_normalize_func": _spelling,
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+}
+"""`context_settings` of the outermost command: `_` and `-` are one letter in commands and options (U54)."""
+
+
+def switch(*names: str, default: bool, **attributes: Any) -> Callable[[_Function], _Function]:
+    """An option that takes a truth value, as in `--ssl=False` and `--mock True`; bare, it means True."""
+    return click.option(
+        *names,
+        type=bool,
+        default=default,
+        is_flag=False,
+        flag_value=True,
+        metavar="BOOL",
+        show_default=True,
+        **attributes,
+    )
+
+
+def compat_option(function: _Function) -> _Function:
+    """`--compat`: the words and defaults of the deployed tools."""
+    return click.option(
+        "--compat",
+        is_flag=True,
+        envvar="SCISTREAM_COMPAT",
+        show_envvar=True,
+        help="Use the words and defaults of the deployed tools.",
+    )(function)
+
+
+def version_option(function: _Function) -> _Function:
+    """`--version`: program and version, with nothing heavy imported."""
+    return click.version_option(__version__, message="%(prog)s %(version)s")(function)
+
+
+def run(command: click.Command, program: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a tool to its end; every failure leaves as one sentence with its code on stderr, and as an exit code.
+
+    With `--json` among the arguments, it leaves on stdout as `{"failure": {...}}` as well.
+
+    Args:
+        command: the outermost command.
+        program: what the tool is called in its messages.
+        arguments: without the program's name; None takes those of the process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    fail = functools.partial(_fail, program, as_json=_JSON in words)
+    try:
+        # What a command returns in click's non-standalone mode: its value, or the code of an early exit.
+        code = command.main(args=words, prog_name=program, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else ExitCode.OK)
+    except SciStreamError as error:
+        fail(error)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(ExitCode.BAD_INPUT)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.INTERNAL)
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write(f"{program}: interrupted\n")
+        sys.exit(ExitCode.INTERRUPTED)
+    except Exception as error:
+        if os.environ.get(_DEBUG):
+            traceback.print_exc()
+        fail(SciStreamError(Code.INTERNAL, words=f"{type(error).__name__}: {error}"))
+
+
+def _fail(program: str, error: SciStreamError, *, as_json: bool) -> NoReturn:
+    if as_json:
+        sys.stdout.write(json.dumps({"failure": error.failure()}, indent=2) + "\n")
+    sys.stderr.write(f"{program}: error: {error} [{error.code}]\n")
+    for note in getattr(error, "__notes__", ()):
+        sys.stderr.write(f"{program}: {note}\n")
+    sys.exit(error.exit_code)

@@ -1,0 +1,185 @@
+"""`s2cs`, the control server: in the foreground as the deployed tool, or in the background by its subcommands."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+
+from scistream.cli.common import CONTEXT, run, version_option
+from scistream.errors import Code, ExitCode, SciStreamError
+
+if TYPE_CHECKING:
+    from scistream.control_server.configuration import Settings
+
+__all__ = ["command", "main"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_PROGRAM: Final = "s2cs"
+
+
+def _option(name: str, metavar: str, text: str, **attributes: Any) -> Callable[[_Function], _Function]:
+    # No default here: what was not named may stand in the environment or in the file.
+    return click.option(name, metavar=metavar, help=text, default=None, **attributes)
+
+
+def _flag(*names: str, text: str) -> Callable[[_Function], _Function]:
+    return click.option(*names, is_flag=True, default=None, help=text)
+
+
+def _options(*options: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
+    """Several options as one decorator, in the order of the help."""
+    return lambda function: functools.reduce(lambda inner, option: option(inner), reversed(options), function)
+
+
+_PLACE: Final = _options(
+    _option("--config", "FILE", "TOML file; its keys are these options' names. [SCISTREAM_CONFIG]"),
+    _option("--state-directory", "DIRECTORY", "Sessions, data servers' files, lock. [~/.scistream]"),
+)
+_SETTINGS: Final = _options(
+    _option("--listener-ip", "IP", "Address of the control port and of the entry points. [0.0.0.0]"),
+    _option("--port", "PORT", "The control port. [5000]"),
+    _option("--port-range", "FIRST-LAST", "Ports of the entry points. [5100-5200]"),
+    _option("--type", "ENGINE", "Data server: Haproxy, Nginx or Stunnel. [Haproxy]"),
+    _option("--server-crt", "FILE", "The control channel's certificate. [server.crt]"),
+    _option("--server-key", "FILE", "Its private key. [server.key]"),
+    _option("--ssl", "BOOL", "False: the control channel is plain text. [True]", is_flag=False, flag_value="True"),
+    _flag("--insecure-no-auth", text="Whoever reaches the control port may open streams."),
+    _flag("--compat", text="The deployed tool's defaults; with them authentication is off."),
+    _option("--client-id", "ID", "Accepted; token introspection is not built yet."),
+    _option("--client-secret", "SECRET", "Refused until it is built."),
+    _option("--hello-timeout", "SECONDS", "How long a request waits for its hello. [180]"),
+    _option("--log-file", "FILE", "Log there in place of stderr."),
+    _flag("--verbose", "-v", text="Log debugging events as well."),
+    _PLACE,
+)
+
+
+@click.group(
+    context_settings=CONTEXT,
+    invoke_without_command=True,
+    epilog="Example: s2cs start --type Haproxy --listener-ip 192.0.2.7 --server-crt server.crt --server-key server.key "
+    "--insecure-no-auth",
+)
+@version_option
+@_SETTINGS
+@click.pass_context
+def command(context: click.Context, /, **options: Any) -> None:
+    """Run a control server: in the foreground, or with a command below in the background.
+
+    Each option is also a key of the TOML file and an environment variable, SCISTREAM_PORT for --port. An option
+    overrules the environment, and the environment the file.
+    """
+    context.obj = options
+    if context.invoked_subcommand is None:
+        _run(_settings(options))
+
+
+def main() -> NoReturn:
+    """The program."""
+    # gRPC's own log says in its words what our errors say in ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    run(command, _PROGRAM)
+
+
+def _settings(*layers: dict[str, Any]) -> Settings:
+    from scistream.control_server.configuration import ENVIRONMENT_PREFIX, Surroundings, load
+
+    named = {key: value for layer in layers for key, value in layer.items() if value is not None}
+    config = named.pop("config", None) or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    return load(named, Surroundings(Path.cwd(), os.environ), config=Path(config) if config else None)
+
+
+def _run(settings: Settings) -> None:
+    import asyncio
+
+    from scistream.control_server.logs import open_log
+    from scistream.control_server.server import serve
+
+    settings.check_authentication()
+    asyncio.run(serve(settings, open_log(settings.log_file, verbose=settings.verbose)))
+
+
+@command.command()
+@_SETTINGS
+@click.option("--timeout", type=click.FloatRange(0.1), default=30.0, metavar="SECONDS", show_default=True)
+@click.pass_context
+def start(context: click.Context, /, timeout: float, **options: Any) -> None:
+    """Start in the background; back when it answers. One that runs already is left alone."""
+    settings = _settings(context.obj, options)
+    settings.check_authentication()
+    from scistream.control_server import daemon
+
+    try:
+        running, fresh = daemon.start(settings, timeout=timeout)
+    except daemon.StartError as failure:
+        click.echo(str(failure), err=True)
+        sys.exit(failure.exit_code)
+    click.echo(f"{'started' if fresh else 'already running'}: pid {running.pid}, {running.address}")
+
+
+@command.command()
+@_PLACE
+@click.option("--release", is_flag=True, help="Release all sessions first; else their data servers go on.")
+@click.option("--timeout", type=click.FloatRange(0.1), default=60.0, metavar="SECONDS", show_default=True)
+@click.pass_context
+def stop(context: click.Context, /, release: bool, timeout: float, **options: Any) -> None:
+    """End it, and wait until it is gone."""
+    settings = _settings(context.obj, options)
+    from scistream.control_server import daemon
+
+    ended = daemon.stop(settings.state_directory, release=release, timeout=timeout)
+    left = _release_leftovers(settings) if release else 0
+    click.echo(("stopped" if ended else "not running") + (f", {left} left sessions released" if left else ""))
+
+
+def _release_leftovers(settings: Settings) -> int:
+    """Sessions of a control server that was ended without --release, or was killed."""
+    import asyncio
+
+    from scistream.control_server.logs import open_log
+    from scistream.control_server.server import release_leftovers
+
+    return asyncio.run(release_leftovers(settings, open_log(settings.log_file, verbose=settings.verbose)))
+
+
+@command.command()
+@_PLACE
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.pass_context
+def status(context: click.Context, /, as_json: bool, **options: Any) -> None:
+    """Say whether it runs: exit code 0 where it does, 4 where it does not."""
+    settings = _settings(context.obj, options)
+    from scistream.control_server import daemon
+
+    try:
+        found = daemon.status(settings.state_directory)
+    except SciStreamError as error:
+        if as_json and error.code is Code.NOT_RUNNING:
+            _echo_json({"running": False, "state_directory": str(settings.state_directory)})
+            sys.exit(ExitCode.SESSION)
+        raise
+    facts = found.facts()
+    if as_json:
+        _echo_json({"running": True, "state_directory": str(settings.state_directory), **facts})
+        return
+    channel = "TLS" if facts["tls"] else "plain text"
+    click.echo(
+        "running: pid {pid}, {address}, {engine}, {}, {authentication}, sessions: {sessions}".format(channel, **facts)
+    )
+
+
+def _echo_json(facts: dict[str, object]) -> None:
+    import json
+
+    click.echo(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What a control server says of itself when it is up: in its log, and to the commands of its host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from structlog.typing import FilteringBoundLogger
+
+from scistream import __version__
+from scistream.certificates import CertificateFacts
+from scistream.control_server.configuration import Settings
+from scistream.control_server.state_directory import Announcement
+from scistream.engines.base import Engine
+from scistream.errors import SciStreamError
+from scistream.terms import NO_AUTH
+
+__all__ = ["announcement", "tell"]
+
+
+def announcement(settings: Settings, certificate: CertificateFacts | None) -> Announcement:
+    """What stands beside the lock of the state directory."""
+    return Announcement(
+        pid=os.getpid(),
+        address=str(settings.address),
+        engine=settings.type,
+        authentication=NO_AUTH,
+        certificate=settings.server_crt.read_text() if certificate else "",
+        certificate_name=next(iter(certificate.names), "") if certificate else "",
+    )
+
+
+def tell(settings: Settings, engine: Engine, certificate: CertificateFacts | None, log: FilteringBoundLogger) -> None:
+    """Tell address, engine, channel and authentication, and warn of what an operator might not want."""
+    log.info(
+        "control server ready",
+        version=__version__,
+        address=str(settings.address),
+        engine=engine.title,
+        ports=str(settings.port_range),
+        channel="TLS" if certificate else "plain text",
+        authentication=NO_AUTH,
+        state_directory=str(settings.state_directory),
+    )
+    log.info("the rates that sessions ask for are stored and shown, and not applied yet")
+    for warning in _warnings(settings, engine, certificate):
+        log.warning(warning)
+
+
+def _warnings(settings: Settings, engine: Engine, certificate: CertificateFacts | None) -> Iterator[str]:
+    if settings.compat:
+        yield "--compat: the deployed defaults hold, and with them authentication is off"
+    yield f"{NO_AUTH}: everyone who reaches {settings.address} may open, see and release streams"
+    if certificate is None:
+        yield "--ssl=False: the control channel is plain text, and no session key is taken from it"
+    elif not settings.is_wildcard and settings.listener_ip not in certificate.names:
+        yield f"the certificate is for {', '.join(certificate.names)}, and this listens on {settings.listener_ip}"
+    try:
+        engine.locate()
+    except SciStreamError as error:
+        yield f"no session can start yet: {error}"

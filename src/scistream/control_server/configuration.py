@@ -1,0 +1,192 @@
+"""The control server's configuration: default, TOML file, environment, option, in rising order."""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, SecretStr, ValidationError
+
+from scistream.addresses import Endpoint, PortRange
+from scistream.engines import find_engine
+from scistream.errors import Code, SciStreamError
+from scistream.terms import DEFAULT_CONTROL_PORT, DEFAULT_PORT_RANGE, HELLO_TIMEOUT
+
+__all__ = ["ENVIRONMENT_PREFIX", "Settings", "Surroundings", "load", "read_file"]
+
+ENVIRONMENT_PREFIX: Final = "SCISTREAM_"
+
+_SECRETS: Final = frozenset({"client_secret"})
+_PATHS: Final = frozenset({"log_file", "server_crt", "server_key", "state_directory"})
+
+
+def _address(text: object) -> str:
+    bare = str(text).strip().removeprefix("[").removesuffix("]")
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        raise ValueError("it is not an IP address of this host, nor 0.0.0.0 or [::]") from None
+
+
+def _port_range(value: object) -> PortRange:
+    return value if isinstance(value, PortRange) else PortRange.parse(str(value))
+
+
+def _engine(word: object) -> str:
+    return find_engine(str(word)).name
+
+
+class Settings(BaseModel):
+    """What a control server is told.
+
+    Keys and defaults are those of the deployed tool (protocol reference, Commands and options), and a few of ours.
+    `hello_timeout` is in seconds. Paths are absolute once `load` made them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listener_ip: Annotated[str, BeforeValidator(_address)] = "0.0.0.0"  # noqa: S104 - the deployed default
+    port: Annotated[int, Field(ge=1, le=65535)] = DEFAULT_CONTROL_PORT
+    port_range: Annotated[InstanceOf[PortRange], BeforeValidator(_port_range)] = PortRange.parse(DEFAULT_PORT_RANGE)
+    type: Annotated[str, BeforeValidator(_engine)] = "haproxy"
+    verbose: bool = False
+    server_crt: Path = Path("server.crt")
+    server_key: Path = Path("server.key")
+    ssl: bool = True
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    insecure_no_auth: bool = False
+    compat: bool = False
+    state_directory: Path = Path("~/.scistream")
+    log_file: Path | None = None
+    hello_timeout: Annotated[float, Field(gt=0)] = HELLO_TIMEOUT
+
+    @property
+    def address(self) -> Endpoint:
+        """Where the control server listens."""
+        return Endpoint(self.listener_ip, self.port)
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it listens on all addresses of the host."""
+        return ipaddress.ip_address(self.listener_ip).is_unspecified
+
+    def check_authentication(self) -> None:
+        """Refuse to run where nobody said how users are authenticated (U13).
+
+        Raises:
+            SciStreamError: AUTHENTICATION_UNAVAILABLE, AUTHENTICATION_UNDECIDED.
+        """
+        if self.client_secret.get_secret_value():
+            raise SciStreamError(Code.AUTHENTICATION_UNAVAILABLE)
+        if not (self.insecure_no_auth or self.compat):
+            raise SciStreamError(Code.AUTHENTICATION_UNDECIDED)
+
+    def arguments(self) -> list[str]:
+        """The settings as options of `s2cs`, less the secrets: other users can read a command line (U19)."""
+        given = {key: getattr(self, key) for key in sorted(Settings.model_fields) if key not in _SECRETS}
+        words = ((f"--{key.replace('_', '-')}", value) for key, value in given.items())
+        return [word if value is True else f"{word}={value}" for word, value in words if _is_told(word, value)]
+
+
+def _is_told(word: str, value: object) -> bool:
+    """Whether a setting appears on a command line: `--ssl` has a value, the other truth values are bare or absent."""
+    return value is not None and (value is not False or word == "--ssl")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where relative paths start, and the process's environment."""
+
+    directory: Path
+    environment: Mapping[str, str]
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The keys and values of a TOML file.
+
+    Raises:
+        SciStreamError: CONFIGURATION_UNREADABLE.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValueError as error:  # TOML and UTF-8 errors are both of this kind
+        reason = str(error)
+    raise SciStreamError(Code.CONFIGURATION_UNREADABLE, path=str(path), reason=reason)
+
+
+def load(options: Mapping[str, Any], surroundings: Surroundings, *, config: Path | None = None) -> Settings:
+    """Put the settings together.
+
+    Args:
+        options: what the command line named, by key; None and missing ones were not named.
+        surroundings: working directory and environment; SCISTREAM_PORT is the key `port`.
+        config: the TOML file. Its relative paths start at its own directory.
+
+    Raises:
+        SciStreamError: BAD_CONFIGURATION naming key, value and source; CONFIGURATION_UNREADABLE, BAD_PORT_RANGE,
+            ENGINE_UNKNOWN.
+    """
+    directory = surroundings.directory
+    values, sources = dict[str, Any](), dict[str, str]()
+    for layer in _layers(options, surroundings, config):
+        for key, value in layer.values.items():
+            values[key] = _rooted(layer.base, value) if key in _PATHS else value
+            sources[key] = layer.source(key)
+    for key in _PATHS - values.keys():
+        default = Settings.model_fields[key].default
+        if default is not None:
+            values[key] = _rooted(directory, default)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise _bad(error, values, sources) from None
+
+
+@dataclass(frozen=True)
+class _Layer:
+    values: Mapping[str, Any]
+    base: Path
+    words: str
+
+    def source(self, key: str) -> str:
+        return self.words.format(option=key.replace("_", "-"), variable=ENVIRONMENT_PREFIX + key.upper())
+
+
+def _layers(options: Mapping[str, Any], surroundings: Surroundings, config: Path | None) -> list[_Layer]:
+    named = {key: value for key, value in options.items() if value is not None}
+    variables = {key: surroundings.environment.get(ENVIRONMENT_PREFIX + key.upper()) for key in Settings.model_fields}
+    layers = [
+        _Layer({key: text for key, text in variables.items() if text}, surroundings.directory, "{variable}"),
+        _Layer(named, surroundings.directory, "option --{option}"),
+    ]
+    if config is None:
+        return layers
+    path = surroundings.directory / config.expanduser()
+    # Braces in a file's name are no fields of the words.
+    words = str(path).replace("{", "{{").replace("}", "}}")
+    return [_Layer(read_file(path), path.parent, words), *layers]
+
+
+def _rooted(base: Path, value: object) -> object:
+    return base / Path(value).expanduser() if isinstance(value, str | Path) else value
+
+
+def _bad(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str, str]) -> SciStreamError:
+    first = error.errors(include_url=False, include_context=False)[0]
+    key = str(first["loc"][0])
+    unknown = first["type"] == "extra_forbidden"
+    reason = f"there is no such key; the keys are {', '.join(Settings.model_fields)}" if unknown else first["msg"]
+    return SciStreamError(
+        Code.BAD_CONFIGURATION,
+        key=key,
+        value="***" if key in _SECRETS else str(values.get(key)),
+        source=sources.get(key, "the defaults"),
+        reason=reason.removeprefix("Value error, "),
+    )

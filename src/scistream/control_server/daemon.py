@@ -1,0 +1,234 @@
+"""A control server as its host's commands see it: started in the background, asked, ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from scistream.addresses import Endpoint
+from scistream.control_server.configuration import ENVIRONMENT_PREFIX, Settings
+from scistream.control_server.state_directory import Announcement, read_announcement
+from scistream.errors import Code, ExitCode, SciStreamError, one_line
+from scistream.protocol import operations_pb2, operations_pb2_grpc
+
+__all__ = ["StartError", "Status", "log_of", "start", "status", "stop"]
+
+_PAUSE: Final = 0.05
+# Seconds that one question to a control server may take.
+_ANSWER: Final = 5.0
+# Seconds that a child gets to end before it is killed.
+_END: Final = 10.0
+# What the command line tool writes in front of its errors (cli.common).
+_ERROR: Final = "s2cs: error: "
+_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+class StartError(Exception):
+    """A control server in the background ended before it answered: its words and its exit code."""
+
+    def __init__(self, words: str, exit_code: int) -> None:
+        super().__init__(words)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Status:
+    """A control server that runs and answers."""
+
+    announcement: Announcement
+    version: str
+    sessions: int
+
+    def facts(self) -> dict[str, object]:
+        """As plain data."""
+        running = self.announcement
+        return {
+            "pid": running.pid,
+            "address": running.address,
+            "engine": running.engine,
+            "tls": running.tls,
+            "authentication": running.authentication,
+            "sessions": self.sessions,
+            "version": self.version,
+        }
+
+
+def log_of(state_directory: Path) -> Path:
+    """Where a control server in the background writes."""
+    return state_directory / "s2cs.log"
+
+
+def start(settings: Settings, *, timeout: float) -> tuple[Announcement, bool]:
+    """Start a control server in the background, and return when it answers; one that runs already is left alone.
+
+    Returns:
+        who runs, and whether it was started by this call.
+
+    Raises:
+        StartError: it ended at once.
+        SciStreamError: ALREADY_RUNNING where the one that runs was started otherwise; DEADLINE.
+    """
+    child: _Child | None = None
+    deadline, last = time.monotonic() + timeout, "nothing"
+    while time.monotonic() < deadline:
+        running = read_announcement(settings.state_directory)
+        if running is None and child is None:
+            child = _Child(settings)
+        elif running is not None and running.address:
+            _require_same(running, settings)
+            last = _health(running)
+            if not last:
+                return running, child is not None and child.pid == running.pid
+        if child is not None and child.ended():
+            if running is None or running.pid == child.pid:
+                child.fail()
+            # Another call was faster; its server is the one to wait for.
+            child = None
+        time.sleep(_PAUSE)
+    if child is not None:
+        child.end()
+    raise SciStreamError(Code.DEADLINE, what="the start of the control server", seconds=timeout, last=last)
+
+
+class _Child:
+    """A control server that this process started."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._log = _open_log(settings.state_directory)
+        self._read_from = self._log.stat().st_size
+        # -P: the state directory is no place to import from.
+        command = [sys.executable, "-P", "-m", "scistream.cli.s2cs", *settings.arguments()]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=settings.state_directory,
+                env=_environment(),
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def fail(self) -> None:
+        """Raise what the child said last."""
+        with self._log.open("rb") as log:
+            log.seek(self._read_from)
+            lines = log.read().decode(errors="replace").splitlines()
+        errors = [line for line in lines if line.startswith(_ERROR)]
+        words = errors[-1] if errors else _ERROR + one_line(" ".join(lines[-3:]) or "it ended without a word")
+        code = self._process.returncode
+        raise StartError(words, code if code > 0 else ExitCode.INTERNAL)
+
+    def end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_END)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, less what configures a control server: the child is told everything on its command line."""
+    told = {ENVIRONMENT_PREFIX + key.upper() for key in ("config", *Settings.model_fields)}
+    return {key: value for key, value in os.environ.items() if key not in told}
+
+
+def _open_log(directory: Path) -> Path:
+    path = log_of(directory)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error)) from None
+    return path
+
+
+def _require_same(running: Announcement, settings: Settings) -> None:
+    if (running.address, running.engine, running.tls) != (str(settings.address), settings.type, settings.ssl):
+        raise SciStreamError(Code.ALREADY_RUNNING, pid=running.pid, directory=str(settings.state_directory))
+
+
+def stop(state_directory: Path, *, release: bool, timeout: float) -> bool:
+    """End the control server of a state directory, and wait until it is gone; False where none runs.
+
+    Args:
+        state_directory: the server's.
+        release: have it release its sessions first; otherwise their data servers go on.
+        timeout: seconds to wait.
+
+    Raises:
+        SciStreamError: DEADLINE.
+    """
+    running = read_announcement(state_directory)
+    if running is None:
+        return False
+    try:
+        descriptor = os.pidfd_open(running.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        # The lock proves that the number was not given to another process before it was opened.
+        if read_announcement(state_directory) == running:
+            signal.pidfd_send_signal(descriptor, signal.SIGINT if release else signal.SIGTERM)
+        if not select.select([descriptor], [], [], timeout)[0]:
+            last = f"pid {running.pid} runs"
+            raise SciStreamError(Code.DEADLINE, what="the end of the control server", seconds=timeout, last=last)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def status(state_directory: Path) -> Status:
+    """Ask the control server of a state directory how it is.
+
+    Raises:
+        SciStreamError: NOT_RUNNING, CONTROL_SERVER_UNREACHABLE.
+    """
+    running = read_announcement(state_directory)
+    if running is None:
+        raise SciStreamError(Code.NOT_RUNNING, directory=str(state_directory))
+    reason = _health(running) if running.address else "it is starting"
+    if reason:
+        raise SciStreamError(Code.CONTROL_SERVER_UNREACHABLE, server=running.address, reason=reason)
+    with _channel(running) as channel:
+        stub = operations_pb2_grpc.OperationsStub(channel)
+        facts = stub.GetServerFacts(operations_pb2.GetServerFactsRequest(), timeout=_ANSWER)
+    return Status(running, facts.version, facts.sessions)
+
+
+def _health(running: Announcement) -> str:
+    """Why a control server does not serve, or nothing where it does."""
+    try:
+        with _channel(running) as channel:
+            reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_ANSWER)
+    except grpc.RpcError as error:
+        return str(error.details()) if isinstance(error, grpc.Call) else str(error)
+    serving = reply.status == health_pb2.HealthCheckResponse.SERVING
+    return "" if serving else health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+
+
+def _channel(running: Announcement) -> grpc.Channel:
+    """The real channel, by an address of this host; the certificate is the one that the server announced."""
+    address = Endpoint.parse(running.address)
+    target = str(Endpoint(_LOOPBACK.get(address.host, address.host), address.port))
+    direct = ("grpc.enable_http_proxy", 0)
+    if not running.tls:
+        return grpc.insecure_channel(target, options=(direct,))
+    credentials = grpc.ssl_channel_credentials(running.certificate.encode())
+    name = ("grpc.ssl_target_name_override", running.certificate_name)
+    return grpc.secure_channel(target, credentials, options=(direct, name))

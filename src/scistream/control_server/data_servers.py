@@ -1,0 +1,86 @@
+"""Data servers as the registry sees them: started, watched and ended. Behind it stands the engines' lifecycle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final, Protocol
+
+import psutil
+
+from scistream.engines import lifecycle
+from scistream.engines.base import Engine, Plan
+from scistream.engines.lifecycle import ProcessMark
+from scistream.engines.processes import ProcessFacts, wait_exit
+
+__all__ = ["DataServers", "Proxies"]
+
+# A start time that no process has: `lifecycle.stop` then spares everything that does not write to the session's log.
+_UNCERTAIN: Final = -1
+
+
+class DataServers(Protocol):
+    """What the registry needs of whatever carries the bytes."""
+
+    async def start(self, engine: Engine, plan: Plan) -> ProcessMark:
+        """Start a data server; back when its entry points accept. On failure nothing of it is left."""
+
+    async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
+        """End it for certain, and remove its files. Without a mark: whatever writes to the session's log."""
+
+    def alive(self, mark: ProcessMark) -> bool:
+        """Whether it is the process that was started, and runs."""
+
+    async def ended(self, mark: ProcessMark) -> str:
+        """Wait until it ends by itself; says how."""
+
+    def last_words(self, plan: Plan) -> str:
+        """The end of its log, in one line."""
+
+
+class Proxies:
+    """The real ones: processes of `engines.lifecycle`, watched by pidfd, whoever their parent is."""
+
+    async def start(self, engine: Engine, plan: Plan) -> ProcessMark:
+        """See `engines.lifecycle.start`."""
+        return await lifecycle.start(engine, plan)
+
+    async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
+        """See `engines.lifecycle.stop`; without a mark, for processes that a crash kept out of the journal."""
+        for each in (mark,) if mark else _strays(plan):
+            await lifecycle.stop(plan, each, engine_title=engine.title)
+        lifecycle.remove_files(plan)
+
+    def alive(self, mark: ProcessMark) -> bool:
+        """See `engines.lifecycle.alive`."""
+        return lifecycle.alive(mark)
+
+    async def ended(self, mark: ProcessMark) -> str:
+        """Wait on the process's pidfd; it also tells of processes that are not our children."""
+        if lifecycle.alive(mark):
+            await wait_exit(mark.pid, None)
+        return _ending(mark.pid)
+
+    def last_words(self, plan: Plan) -> str:
+        """See `engines.lifecycle.last_words`."""
+        return lifecycle.last_words(plan)
+
+
+def _ending(pid: int) -> str:
+    """How a process ended, as far as it can be known; a child of ours is reaped here."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        found = 0
+    if not found:
+        return "its exit status is not known"
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+
+def _strays(plan: Plan) -> list[ProcessMark]:
+    """The groups of processes whose output is the session's log: the log is what every data server is started with."""
+    found = (ProcessFacts.of(pid) for pid in psutil.pids())
+    log = plan.path("log")
+    groups = {facts.session for facts in found if facts and not facts.gone and facts.writes_to(log)}
+    return [ProcessMark(group, _UNCERTAIN) for group in sorted(groups)]

@@ -1,0 +1,127 @@
+"""Where the control server listens: exactly where it was told, and nowhere that somebody else does."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from typing import Final
+from urllib.parse import unquote
+
+import grpc
+import psutil
+
+from scistream.addresses import Endpoint
+from scistream.engines.processes import who_listens
+from scistream.errors import Code, SciStreamError
+
+__all__ = ["OPTIONS", "bind", "told_host", "who_holds"]
+
+_MESSAGE_LIMIT: Final = 256 * 1024
+
+OPTIONS: Final = (
+    # Two servers that share one port silently (U27).
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
+    # A client whose host vanished holds a reservation no longer than this, in ms.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+def bind(server: grpc.aio.Server, address: Endpoint, credentials: grpc.ServerCredentials | None) -> None:
+    """Give a server its port; without credentials the channel is plain text.
+
+    Raises:
+        SciStreamError: CONTROL_PORT_IN_USE naming the process, LISTEN_ADDRESS_FOREIGN.
+    """
+    _try(address)
+    try:
+        with _ipv4_only(address):
+            if credentials is None:
+                server.add_insecure_port(str(address))
+            else:
+                server.add_secure_port(str(address), credentials)
+    except RuntimeError:  # taken in between
+        raise _in_use(address) from None
+
+
+def _family(address: Endpoint) -> socket.AddressFamily:
+    return socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
+
+
+def _try(address: Endpoint) -> None:
+    """Bind as gRPC will, whose own errors are words for its log only."""
+    with socket.socket(_family(address)) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((address.host, address.port))
+            trial.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise _in_use(address) from None
+            reason = error.strerror or str(error)
+            raise SciStreamError(Code.LISTEN_ADDRESS_FOREIGN, address=str(address), reason=reason) from None
+
+
+def _in_use(address: Endpoint) -> SciStreamError:
+    process = who_holds(address) or "another process"
+    return SciStreamError(Code.CONTROL_PORT_IN_USE, address=str(address), process=process)
+
+
+def who_holds(address: Endpoint) -> str | None:
+    """Who listens at an address; also where its listener is an IPv6 socket at that IPv4 address, as gRPC makes them."""
+    found = who_listens(address)
+    if found is None and isinstance(address.ip, ipaddress.IPv4Address):
+        return who_listens(Endpoint(f"::ffff:{address.host}", address.port))
+    return found
+
+
+@contextlib.contextmanager
+def _ipv4_only(address: Endpoint) -> Iterator[None]:
+    """Inside, 0.0.0.0 is what it says: gRPC takes it for every address, [::] too, unless [::] cannot be had (U04)."""
+    with contextlib.ExitStack() as stack:
+        if address.host == str(ipaddress.IPv4Address(0)):
+            with contextlib.suppress(OSError):
+                keeper = stack.enter_context(socket.socket(socket.AF_INET6))
+                keeper.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                keeper.bind(("::", address.port))
+        yield
+
+
+def told_host(address: Endpoint) -> Callable[[str], str]:
+    """Under which address the entry points are told to a peer, as gRPC names it (`ipv4:192.0.2.7:41000`).
+
+    A control server that listens on one address tells that one. 0.0.0.0 and [::] are no addresses that a client
+    could connect to (the deployed server tells them all the same): there it is the address at which this client
+    reached the control server, read from the kernel's table; and the wildcard only where that cannot be seen. Where
+    the other facility reaches the gateway by another address, `--listener-ip` has to name it.
+    """
+    if address.ip is None or not address.ip.is_unspecified:
+        return lambda _peer: address.host
+    return functools.partial(_reached, address)
+
+
+def _reached(address: Endpoint, peer: str) -> str:
+    host, _, port = unquote(peer).partition(":")[2].rpartition(":")
+    try:
+        remote = (_plain(host.strip("[]")), int(port))
+        for connection in psutil.Process().net_connections("tcp"):
+            here, there = connection.laddr, connection.raddr
+            if there and here.port == address.port and (_plain(there.ip), there.port) == remote:
+                return _plain(here.ip)
+    except (ValueError, psutil.Error):
+        pass
+    return address.host
+
+
+def _plain(text: str) -> str:
+    """An IP address; an IPv4 one also where the kernel writes it as IPv6 (::ffff:192.0.2.7)."""
+    found = ipaddress.ip_address(text)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)

@@ -1,0 +1,49 @@
+"""The control server's log: plain lines on stderr or in a file of the operator's choice; never a secret in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TextIO, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from scistream.errors import Code, SciStreamError
+
+__all__ = ["open_log"]
+
+
+def open_log(file: Path | None, *, verbose: bool) -> FilteringBoundLogger:
+    """Set the log up.
+
+    Args:
+        file: where lines are added; None is stderr. It is made with mode 0600.
+        verbose: tell debugging events as well.
+
+    Raises:
+        SciStreamError: FILE_UNWRITABLE.
+    """
+    level = logging.DEBUG if verbose else logging.INFO
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False, sort_keys=False),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr if file is None else _append(file)),
+        cache_logger_on_first_use=True,
+    )
+    return cast("FilteringBoundLogger", structlog.get_logger())
+
+
+def _append(file: Path) -> TextIO:
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SciStreamError(Code.FILE_UNWRITABLE, path=str(file), reason=error.strerror or str(error)) from None
+    return os.fdopen(descriptor, "a", buffering=1, encoding="utf-8")

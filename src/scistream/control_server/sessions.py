@@ -1,0 +1,111 @@
+"""A session: one direction of a stream on this control server, and the states of its life."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scistream.addresses import Endpoint
+from scistream.control_server.journal import Record
+from scistream.control_server.ports import Reservation
+from scistream.engines.base import Engine, Plan, Route
+from scistream.engines.lifecycle import ProcessMark
+from scistream.terms import Direction, SessionState, Uid
+
+__all__ = ["Session", "SessionRequest", "Update"]
+
+
+@dataclass(frozen=True)
+class SessionRequest:
+    """What a `req` asks for.
+
+    `rate` is in kb/s of application bytes. `host` is the address under which this gateway tells its entry points.
+    """
+
+    uid: Uid
+    direction: Direction
+    connections: int
+    rate: int
+    owner: str
+    host: str
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an `update` asks for. `direction` picks the session where the uid has both; `key` is the stream's secret."""
+
+    uid: Uid
+    direction: Direction
+    targets: tuple[Endpoint, ...]
+    key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(eq=False)
+class Session:
+    """One session. Found by uid and direction; only the registry changes it.
+
+    `bound_host` is where its entry points listen, `asked.host` the address under which they are told. `opened` is in
+    seconds since the epoch, `failure` says why it failed.
+    """
+
+    asked: SessionRequest
+    opened: float
+    engine: Engine
+    stem: str
+    bound_host: str
+    reservation: Reservation
+    state: SessionState = SessionState.REQUESTED
+    targets: tuple[Endpoint, ...] = ()
+    failure: str = ""
+    mark: ProcessMark | None = None
+    key: bytes | None = field(default=None, repr=False)
+    # Done when the hello has come; None for a session from before a restart.
+    registered: asyncio.Future[None] | None = None
+    watch: asyncio.Task[None] | None = None
+    # Held while the data server starts or stops, so that an update and a release take turns.
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    ports: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ports = self.reservation.ports
+
+    @property
+    def identity(self) -> tuple[Uid, Direction]:
+        """What the registry finds it by: uid and direction."""
+        return self.asked.uid, self.asked.direction
+
+    @property
+    def entry_points(self) -> tuple[Endpoint, ...]:
+        """Where the session accepts, as it is told to people."""
+        return tuple(Endpoint(self.asked.host, port) for port in self.ports)
+
+    def plan(self, directory: Path) -> Plan:
+        """What the session's data server shall do; targets are used in turn where they are fewer (protocol, 3)."""
+        targets = self.targets
+        routes = tuple(
+            Route(Endpoint(self.bound_host, port), targets[index % len(targets)])
+            for index, port in enumerate(self.ports if targets else ())
+        )
+        return Plan(self.asked.uid, self.asked.direction, routes, directory, self.stem, self.key)
+
+    def record(self) -> Record:
+        """The session as the journal keeps it: everything but the key."""
+        return Record(
+            uid=self.asked.uid,
+            direction=self.asked.direction,
+            state=self.state,
+            engine=self.engine.name,
+            stem=self.stem,
+            bound_host=self.bound_host,
+            told_host=self.asked.host,
+            ports=self.ports,
+            targets=tuple(str(target) for target in self.targets),
+            connections=self.asked.connections,
+            rate=self.asked.rate,
+            owner=self.asked.owner,
+            opened=self.opened,
+            failure=self.failure,
+            pid=self.mark.pid if self.mark else None,
+            started=self.mark.started if self.mark else None,
+        )

@@ -1,0 +1,213 @@
+"""A registry whose data servers, ports and clock are in memory; everything else is what runs at a site."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import structlog
+
+from scistream.addresses import Endpoint, PortRange
+from scistream.control_server.journal import Journal
+from scistream.control_server.ports import Reservation
+from scistream.control_server.recovery import Recovery
+from scistream.control_server.registry import Hello, Patience, Registry
+from scistream.control_server.sessions import Session, SessionRequest, Update
+from scistream.control_server.supervisor import Supervisor
+from scistream.engines.base import Engine, Installation, Plan
+from scistream.engines.lifecycle import ProcessMark
+from scistream.errors import Code, SciStreamError
+from scistream.terms import NO_AUTH, Direction, Encryption, parse_uid
+
+
+class MemoryEngine(Engine):
+    """An engine that no host has; the data servers below never ask it for anything."""
+
+    name: ClassVar[str] = "memory"
+    title: ClassVar[str] = "Memory"
+    program: ClassVar[str] = "memory"
+    version_argument: ClassVar[str] = "-v"
+    packages: ClassVar[tuple[str, ...]] = ()
+    encryption: ClassVar[Encryption] = Encryption.TLS_PSK
+
+    def render(self, plan: Plan, installation: Installation) -> Mapping[Path, str]:
+        raise NotImplementedError
+
+    def check_command(self, plan: Plan, installation: Installation) -> list[str] | None:
+        raise NotImplementedError
+
+    def start_command(self, plan: Plan, installation: Installation) -> list[str]:
+        raise NotImplementedError
+
+
+class MemoryDataServers:
+    """Data servers in memory.
+
+    `gate`: starts wait for it. `refusal`: what the next starts fail with. `stuck`: what the next stops fail with.
+    """
+
+    def __init__(self) -> None:
+        self.running: dict[int, Plan] = {}
+        self.started: list[Plan] = []
+        self.stopped: list[tuple[str, ProcessMark | None]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.refusal: SciStreamError | None = None
+        self.stuck: SciStreamError | None = None
+        self.words = "its last words"
+        self._pids = itertools.count(1000)
+        self._ends: dict[int, asyncio.Event] = {}
+
+    async def start(self, engine: Engine, plan: Plan) -> ProcessMark:
+        self.started.append(plan)
+        await self.gate.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        mark = ProcessMark(next(self._pids), 7)
+        self.running[mark.pid] = plan
+        return mark
+
+    async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
+        if self.stuck is not None:
+            raise self.stuck
+        self.stopped.append((plan.stem, mark))
+        if mark is not None:
+            self.running.pop(mark.pid, None)
+
+    def alive(self, mark: ProcessMark) -> bool:
+        return mark.pid in self.running
+
+    async def ended(self, mark: ProcessMark) -> str:
+        await self._ends.setdefault(mark.pid, asyncio.Event()).wait()
+        return "signal SIGKILL"
+
+    def last_words(self, plan: Plan) -> str:
+        return self.words
+
+    def kill(self, pid: int) -> None:
+        del self.running[pid]
+        self._ends.setdefault(pid, asyncio.Event()).set()
+
+
+class MemoryPool:
+    """Ports without sockets. `foreign`: ports that somebody else is on."""
+
+    def __init__(self, first: int = 22100, last: int = 22109) -> None:
+        self.host = "127.0.20.1"
+        self.ports = PortRange(first, last)
+        self.taken: set[int] = set()
+        self.foreign: set[int] = set()
+
+    @property
+    def free(self) -> int:
+        return len(self.ports) - len(self.taken)
+
+    def reserve(self, count: int) -> Reservation:
+        free = [port for port in self.ports if port not in self.taken | self.foreign]
+        if len(free) < count:
+            facts = {"wanted": count, "free": len(free), "size": len(self.ports), "range": str(self.ports)}
+            raise SciStreamError(Code.PORTS_EXHAUSTED, **facts, others="")
+        return self._hold(free[:count])
+
+    def claim(self, host: str, ports: tuple[int, ...], *, in_use: bool) -> Reservation:
+        if not in_use and self.foreign.intersection(ports):
+            raise SciStreamError(Code.ENTRY_POINT_IN_USE, entry_point=f"{host}:{ports[0]}", process="python3 (pid 1)")
+        return self._hold(ports)
+
+    def _hold(self, ports: list[int] | tuple[int, ...]) -> Reservation:
+        self.taken.update(ports)
+        return Reservation(dict.fromkeys(ports), self.taken.difference_update)
+
+
+class Site:
+    """A control server's inside. Made within an event loop, by `site_factory`."""
+
+    def __init__(self, directory: Path, patience: Patience, data_servers: MemoryDataServers | None = None) -> None:
+        self.engine = MemoryEngine()
+        self.pool = MemoryPool()
+        self.data_servers = data_servers or MemoryDataServers()
+        self.events = structlog.testing.LogCapture()
+        self.directory = directory
+        self.journal = Journal(directory / "journal.sqlite3", "boot-1")
+        self.supervisor = Supervisor(
+            journal=self.journal,
+            directory=directory,
+            data_servers=self.data_servers,
+            log=structlog.wrap_logger(None, processors=[structlog.stdlib.add_log_level, self.events]),
+        )
+        ticks = itertools.count(1_000_000)
+        self.registry = Registry(
+            self.engine, self.pool, self.supervisor, patience=patience, clock=lambda: float(next(ticks))
+        )
+
+    async def recover(self) -> None:
+        """What a start does first."""
+        recovery = Recovery(self.journal, self.pool, self.data_servers, self.supervisor, self.engine)
+        self.registry.take_over(await recovery.sessions())
+
+    def ask(self, uid: str, direction: Direction = Direction.INBOUND, connections: int = 1) -> asyncio.Task[Session]:
+        """A `req`, which is on its way."""
+        asked = SessionRequest(parse_uid(uid), direction, connections, 10000, NO_AUTH, "127.0.20.1")
+        return asyncio.get_running_loop().create_task(self.registry.request(asked))
+
+    async def say_hello(
+        self,
+        uid: str,
+        role: Direction = Direction.INBOUND,
+        targets: tuple[str, ...] = ("t.example:5074",),
+        only: Direction | None = None,
+    ) -> Session:
+        parse = Endpoint.parse
+        return await self.registry.hello(Hello(parse_uid(uid), role, lambda: tuple(map(parse, targets)), only))
+
+    async def register(self, uid: str, direction: Direction = Direction.INBOUND, connections: int = 1) -> Session:
+        request = self.ask(uid, direction, connections)
+        await self.say_hello(uid, direction)
+        return await request
+
+    async def update(
+        self,
+        uid: str,
+        *targets: str,
+        direction: Direction = Direction.INBOUND,
+        key: bytes | None = None,
+    ) -> Session:
+        parsed = tuple(map(Endpoint.parse, targets or ("t.example:5074",)))
+        return await self.registry.update(Update(parse_uid(uid), direction, parsed, key))
+
+    async def open(self, uid: str, direction: Direction = Direction.INBOUND, connections: int = 1) -> Session:
+        await self.register(uid, direction, connections)
+        return await self.update(uid, direction=direction)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of any session is left."""
+        return not (self.registry.sessions() or self.pool.taken or self.data_servers.running or self.journal.records())
+
+
+SiteFactory = Callable[..., Site]
+
+
+@pytest.fixture
+def site_factory(tmp_path: Path) -> SiteFactory:
+    """`site_factory()` within a running loop; again for what a restart finds: `site_factory(data_servers=...)`."""
+
+    def make(*, hello: float = 180, request: float = 5, data_servers: MemoryDataServers | None = None) -> Site:
+        return Site(tmp_path, Patience(hello=hello, request=request), data_servers)
+
+    return make
+
+
+async def _settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def settle() -> Callable[[], object]:
+    """Lets everything run that can run, without waiting for time to pass."""
+    return _settle

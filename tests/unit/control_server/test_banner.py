@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import structlog
+
+from scistream.control_server import banner
+from scistream.control_server.configuration import Surroundings, load
+
+
+@pytest.fixture
+def told(site_factory):
+    """What is logged for some options."""
+
+    def tell(certificate=None, **options) -> list[str]:
+        events = structlog.testing.LogCapture()
+        log = structlog.wrap_logger(None, processors=[structlog.stdlib.add_log_level, events])
+        settings = load({"listener_ip": "127.0.20.1", **options}, Surroundings(Path("/"), {}))
+        banner.tell(settings, site_factory().engine, certificate, log)
+        return [" ".join(map(str, entry.values())) for entry in events.entries]
+
+    return tell
+
+
+def test_address_engine_channel_and_authentication_are_told(told):
+    ready = told()[0]
+    assert all(word in ready for word in ("127.0.20.1:5000", "Memory", "5100-5200", "plain text", "NO_AUTH"))
+
+
+def test_an_engine_that_is_not_installed_is_told_at_the_start(told):
+    assert any("no session can start yet: Memory is not installed on this gateway" in line for line in told())
+
+
+def test_rates_are_not_pretended_to_be_applied(told):
+    assert any("rates that sessions ask for are stored and shown, and not applied yet" in line for line in told())
+
+
+def test_compat_and_missing_authentication_are_told(told):
+    lines = told(compat=True)
+    assert any("--compat" in line and "authentication is off" in line for line in lines)
+    assert any("NO_AUTH: everyone who reaches 127.0.20.1:5000" in line for line in lines)
+    assert not any("--compat" in line for line in told(insecure_no_auth=True))
+
+
+def test_a_plain_text_server_announces_no_certificate():
+    settings = load({"ssl": "False", "listener_ip": "127.0.20.1"}, Surroundings(Path("/"), {}))
+    found = banner.announcement(settings, None)
+    assert (found.pid, found.address, found.tls) == (os.getpid(), "127.0.20.1:5000", False)

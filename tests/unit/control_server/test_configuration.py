@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scistream.addresses import PortRange
+from scistream.control_server.configuration import Settings, Surroundings, load
+from scistream.errors import Code, ExitCode, SciStreamError
+
+HERE = Path("/somewhere")
+
+
+def settings(options=None, environment=None, config=None) -> Settings:
+    return load(options or {}, Surroundings(HERE, environment or {}), config=config)
+
+
+@pytest.fixture
+def toml(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "s2cs.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def refused(*arguments, **more) -> SciStreamError:
+    with pytest.raises(SciStreamError) as raised:
+        settings(*arguments, **more)
+    return raised.value
+
+
+def test_the_defaults_are_those_of_the_deployed_tool():
+    found = settings()
+    assert str(found.address) == "0.0.0.0:5000"
+    assert (str(found.port_range), found.type, found.ssl, found.hello_timeout) == ("5100-5200", "haproxy", True, 180)
+    assert (found.server_crt, found.server_key) == (HERE / "server.crt", HERE / "server.key")
+    assert found.state_directory == Path.home() / ".scistream"
+
+
+def test_the_order_is_file_environment_option(toml):
+    config = toml('port = 1\nport_range = "1-2"\ntype = "nginx"\n')
+    found = settings({"port": "3", "type": None}, {"SCISTREAM_PORT": "2", "SCISTREAM_PORT_RANGE": "3-4"}, config)
+    assert (found.port, found.port_range, found.type) == (3, PortRange(3, 4), "nginx")
+
+
+def test_an_empty_variable_says_nothing():
+    assert settings(environment={"SCISTREAM_PORT": ""}).port == 5000
+
+
+def test_relative_paths_start_where_they_were_written(toml, tmp_path):
+    config = toml('server_crt = "certificates/a.crt"\nstate_directory = "state"\n')
+    found = settings({"server_key": "b.key", "log_file": "s2cs.log"}, config=config)
+    assert found.server_crt == tmp_path / "certificates" / "a.crt"
+    assert found.state_directory == tmp_path / "state"
+    assert (found.server_key, found.log_file) == (HERE / "b.key", HERE / "s2cs.log")
+
+
+@pytest.mark.parametrize("word", ["Haproxy", "HAPROXY", "HaproxySubprocess"])
+def test_u48_the_engines_case_does_not_matter(word):
+    assert settings({"type": word}).type == "haproxy"
+
+
+def test_u47_an_unknown_engine_is_an_error_that_lists_them():
+    error = refused({"type": "socat"})
+    assert error.code is Code.ENGINE_UNKNOWN
+    assert "there is no engine 'socat'" in str(error)
+    assert "haproxy, nginx, stunnel" in str(error)
+
+
+@pytest.mark.parametrize(("word", "meant"), [("False", False), ("false", False), ("0", False), ("True", True)])
+def test_truth_values_are_words(word, meant):
+    assert settings({"ssl": word}).ssl is meant
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({"port": "x"}, {}, "", "port", "x", "option --port"),
+        ({"listener_ip": "gateway"}, {}, "", "listener_ip", "gateway", "option --listener-ip"),
+        ({}, {"SCISTREAM_PORT": "70000"}, "", "port", "70000", "SCISTREAM_PORT"),
+        ({}, {}, "ssl = 'maybe'", "ssl", "maybe", "s2cs.toml"),
+        ({}, {}, "prot = 5000", "prot", "5000", "s2cs.toml"),
+        ({}, {}, "hello_timeout = 0", "hello_timeout", "0", "s2cs.toml"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_key_and_source(toml, case):
+    options, environment, text, key, value, source = case
+    error = refused(options, environment, toml(text))
+    assert error.code is Code.BAD_CONFIGURATION
+    assert error.exit_code is ExitCode.BAD_INPUT
+    assert str(error).startswith(f"{key} = {value!r} in ")
+    assert source in str(error)
+
+
+def test_an_unknown_key_lists_the_known_ones(toml):
+    assert "there is no such key; the keys are listener_ip, port," in str(refused(config=toml("prot = 1")))
+
+
+@pytest.mark.parametrize("text", ["200-100", "0-10", "a-b", "1-70000"])
+def test_a_port_range_that_makes_no_sense_is_refused(text):
+    assert refused({"port_range": text}).code is Code.BAD_PORT_RANGE
+
+
+@pytest.mark.parametrize("text", ["port 5000", "\xff"])
+def test_a_file_that_is_no_toml_is_refused(tmp_path, text):
+    path = tmp_path / "s2cs.toml"
+    path.write_bytes(text.encode("latin-1"))
+    error = refused(config=path)
+    assert error.code is Code.CONFIGURATION_UNREADABLE
+    assert str(path) in str(error)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    error = refused(config=tmp_path / "none.toml")
+    assert error.code is Code.CONFIGURATION_UNREADABLE
+    assert "No such file" in str(error)
+
+
+def test_braces_in_a_files_name_are_letters(tmp_path):
+    path = tmp_path / "{option}.toml"
+    path.write_text("port = 0")
+    assert "{option}.toml" in str(refused(config=path))
+
+
+@pytest.mark.parametrize(("written", "meant"), [("[::1]", "::1"), ("::", "::"), ("127.0.0.1", "127.0.0.1")])
+def test_ipv6_addresses_with_and_without_brackets(written, meant):
+    assert settings({"listener_ip": written}).listener_ip == meant
+
+
+def test_u13_authentication_is_off_only_by_name():
+    with pytest.raises(SciStreamError, match="--insecure-no-auth") as raised:
+        settings().check_authentication()
+    assert (raised.value.code, raised.value.exit_code) == (Code.AUTHENTICATION_UNDECIDED, ExitCode.AUTHENTICATION)
+    settings({"insecure_no_auth": True}).check_authentication()
+    settings({"compat": True}).check_authentication()
+
+
+def test_a_client_secret_is_not_taken_for_authentication_and_never_shown():
+    found = settings({"client_secret": "hunter2", "insecure_no_auth": True})
+    with pytest.raises(SciStreamError, match="cannot check tokens yet") as raised:
+        found.check_authentication()
+    assert raised.value.code is Code.AUTHENTICATION_UNAVAILABLE
+    assert "hunter2" not in f"{found!r} {found.arguments()} {raised.value}"
+
+
+def test_u19_a_bad_client_secret_is_not_told(toml):
+    error = refused(config=toml("client_secret = 12345"))
+    assert error.code is Code.BAD_CONFIGURATION
+    assert "12345" not in str(error)
+
+
+def test_the_arguments_give_the_same_settings_again():
+    found = settings({"listener_ip": "::1", "ssl": "False", "insecure_no_auth": True, "log_file": "x", "verbose": True})
+    words = dict(word.removeprefix("--").partition("=")[::2] for word in found.arguments())
+    again = {key.replace("-", "_"): value or True for key, value in words.items() if key != "client-id"}
+    assert load(again, Surroundings(Path("/elsewhere"), {})) == found

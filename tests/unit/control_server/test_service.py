@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+import structlog
+
+from scistream.control_server.service import ControlService
+from scistream.errors import Code, SciStreamError
+from scistream.protocol import DIRECTION_METADATA, ERROR_METADATA, SESSION_KEY_METADATA
+from scistream.protocol import control_pb2 as wire
+from scistream.terms import Direction, SessionState, Uid
+
+KEY = bytes(range(32))
+
+
+class AbortedError(Exception):
+    """What gRPC raises in `abort`, so that nothing after it runs."""
+
+
+class Call:
+    """What gRPC gives to a method."""
+
+    def __init__(self, **metadata) -> None:
+        self._metadata = tuple(metadata.items())
+        self.status: grpc.StatusCode | None = None
+        self.words = ""
+        self.error: SciStreamError | None = None
+
+    def peer(self) -> str:
+        return "ipv6:%5B::1%5D:41000"
+
+    def invocation_metadata(self):
+        return self._metadata
+
+    async def abort(self, status, words, trailing_metadata) -> None:
+        self.status, self.words = status, words
+        self.error = SciStreamError.from_wire(dict(trailing_metadata)[ERROR_METADATA])
+        raise AbortedError
+
+
+def service_of(site, *, tls: bool = True) -> ControlService:
+    site.calls = structlog.testing.LogCapture()
+    processors = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, site.calls]
+    log = structlog.wrap_logger(None, processors=processors)
+    return ControlService(site.registry, log, tls=tls, told_host=lambda peer: "192.0.2.7")
+
+
+async def refusal(method, message, **metadata) -> Call:
+    call = Call(**metadata)
+    with pytest.raises(AbortedError):
+        await method(message, call)
+    return call
+
+
+def test_the_four_calls_in_their_order(site_factory):
+    async def work():
+        site = site_factory()
+        service = service_of(site)
+        request = asyncio.ensure_future(service.req(wire.Request(uid="one", role="PROD", num_conn=2, rate=5), Call()))
+        hello = wire.Hello(uid="one", role="PROD", prod_listeners=["t.example:5074", "[::1]:5075"])
+        said = await service.hello(hello, Call())
+        reply = await request
+        points = ["192.0.2.7:22100", "192.0.2.7:22101"]
+        assert list(said.listeners) == list(reply.listeners) == points
+        assert list(reply.prod_listeners) == ["t.example:5074", "[::1]:5075"]
+        change = wire.UpdateTargets(uid="one", role="PROD", remote_listeners=reply.prod_listeners)
+        again = await service.update(change, Call())
+        assert (list(again.listeners), list(again.prod_listeners)) == (points, list(reply.prod_listeners))
+        assert site.registry.find(Uid("one"))[0].asked.rate == 5
+        await service.release(wire.Release(uid="one"), Call())
+        assert site.is_empty
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "status"),
+    [
+        (wire.Request(uid="../x", role="PROD", num_conn=1, rate=1), Code.BAD_UID, "INVALID_ARGUMENT"),
+        (wire.Request(uid="", role="PROD", num_conn=1, rate=1), Code.BAD_UID, "INVALID_ARGUMENT"),
+        (wire.Request(uid="x" * 65, role="PROD", num_conn=1, rate=1), Code.BAD_UID, "INVALID_ARGUMENT"),
+        (wire.Request(uid="one", role="BOTH", num_conn=1, rate=1), Code.BAD_ROLE, "INVALID_ARGUMENT"),
+        (wire.Request(uid="one", role="", num_conn=1, rate=1), Code.BAD_ROLE, "INVALID_ARGUMENT"),
+        (wire.Request(uid="one", role="CONS", num_conn=0, rate=1), Code.BAD_CONNECTIONS, "INVALID_ARGUMENT"),
+        (wire.Request(uid="one", role="CONS", num_conn=-1, rate=1), Code.BAD_CONNECTIONS, "INVALID_ARGUMENT"),
+        (wire.Request(uid="one", role="CONS", num_conn=10**6, rate=1), Code.BAD_CONNECTIONS, "INVALID_ARGUMENT"),
+        (wire.Request(uid="one", role="CONS", num_conn=1, rate=-1), Code.BAD_RATE, "INVALID_ARGUMENT"),
+        (wire.Request(uid="one", role="CONS", num_conn=11, rate=1), Code.PORTS_EXHAUSTED, "RESOURCE_EXHAUSTED"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_with_its_code(site_factory, message, code, status):
+    async def work():
+        site = site_factory()
+        call = await refusal(service_of(site).req, message)
+        assert (call.status, call.error.code) == (grpc.StatusCode[status], code)
+        assert call.words.startswith(str(call.error))
+        assert site.is_empty
+
+    asyncio.run(work())
+
+
+def test_u08_every_call_checks_the_uid_before_anything_else(site_factory):
+    async def work():
+        service = service_of(site_factory())
+        messages = {
+            service.req: wire.Request(uid="a/b", role="nonsense"),
+            service.hello: wire.Hello(uid="a/b", role="nonsense"),
+            service.update: wire.UpdateTargets(uid="a/b", role="nonsense"),
+            service.release: wire.Release(uid="a/b"),
+        }
+        codes = [(await refusal(method, message)).error.code for method, message in messages.items()]
+        assert codes == [Code.BAD_UID] * 4
+
+    asyncio.run(work())
+
+
+def test_u07_a_target_with_a_newline_is_no_address(site_factory):
+    async def work():
+        site = site_factory()
+        service = service_of(site)
+        await site.register("one")
+        change = wire.UpdateTargets(uid="one", role="PROD", remote_listeners=["t.example:1\nstats socket /x"])
+        call = await refusal(service.update, change)
+        assert call.error.code is Code.BAD_ADDRESS
+        assert site.registry.find(Uid("one"))[0].state is SessionState.REGISTERED
+
+    asyncio.run(work())
+
+
+def test_the_deployed_words_stand_behind_ours(site_factory):
+    async def work():
+        site = site_factory(hello=0)
+        service = service_of(site)
+        waited = await refusal(service.req, wire.Request(uid="one", role="PROD", num_conn=1))
+        assert waited.status is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert waited.words.endswith("(Hello not received within the timeout period)")
+        unknown = await refusal(service.release, wire.Release(uid="one"))
+        assert unknown.words.endswith("(entry not found for uid 'one')")
+
+    asyncio.run(work())
+
+
+def test_the_direction_of_the_metadata_picks_one_of_two(site_factory):
+    async def work():
+        site = site_factory()
+        service = service_of(site)
+        for direction in Direction:
+            await site.register("one", direction)
+        await service.release(wire.Release(uid="one"), Call(**{DIRECTION_METADATA: "outbound"}))
+        assert [session.asked.direction for session in site.registry.sessions()] == [Direction.INBOUND]
+
+    asyncio.run(work())
+
+
+def test_the_key_of_an_update_is_taken_from_the_metadata(site_factory):
+    async def work():
+        site = site_factory()
+        service = service_of(site)
+        await site.register("one")
+        change = wire.UpdateTargets(uid="one", role="PROD", remote_listeners=["t.example:1"])
+        short = await refusal(service.update, change, **{SESSION_KEY_METADATA: KEY[:16]})
+        assert short.error.code is Code.BAD_SESSION_KEY
+        await service.update(change, Call(**{SESSION_KEY_METADATA: KEY}))
+        assert site.data_servers.started[0].key == KEY
+        assert KEY.hex() not in repr(site.calls.entries)
+
+    asyncio.run(work())
+
+
+def test_a_key_that_came_in_plain_text_is_not_used(site_factory):
+    async def work():
+        site = site_factory()
+        service = service_of(site, tls=False)
+        await site.register("one")
+        change = wire.UpdateTargets(uid="one", role="PROD", remote_listeners=["t.example:1"])
+        await service.update(change, Call(**{SESSION_KEY_METADATA: KEY}))
+        assert site.data_servers.started[0].key is None
+        assert [entry["event"] for entry in site.calls.entries] == [
+            "session key ignored: it came over a plain-text channel"
+        ]
+
+    asyncio.run(work())
+
+
+def test_u61_an_unforeseen_error_is_told_as_one_and_logged(site_factory):
+    async def work():
+        site = site_factory()
+        service = service_of(site)
+        await site.register("one")
+        site.data_servers.refusal = None
+        site.data_servers.start = None
+        change = wire.UpdateTargets(uid="one", role="PROD", remote_listeners=["t.example:1"])
+        call = await refusal(service.update, change)
+        assert (call.status, call.error.code) == (grpc.StatusCode.INTERNAL, Code.INTERNAL)
+        assert "TypeError" in call.words
+        (event,) = site.calls.entries
+        assert (event["event"], event["log_level"], event["peer"]) == ("unforeseen error", "error", "ipv6:[::1]:41000")
+
+    asyncio.run(work())
