@@ -1,0 +1,90 @@
+"""What `s2uc` prints of a session: the deployed tool's lines, which scripts read, and plain words between them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction
+
+if TYPE_CHECKING:
+    from scistream.client import ControlServer, Session
+
+__all__ = ["Teller"]
+
+_PROTECTION = {
+    "none": "not encrypted between the gateways",
+    "tls-psk": "TLS 1.3 with a key of its own between the gateways",
+}
+
+
+@dataclass(frozen=True)
+class Teller:
+    """Prints for people, or with `as_json` one JSON object on stdout, and the words on stderr."""
+
+    program: str
+    as_json: bool = False
+    compat: bool = False
+
+    def say(self, words: str) -> None:
+        """A line for people."""
+        click.echo(words, err=self.as_json)
+
+    def warn(self, sentence: str) -> None:
+        """What a user should know although it went well."""
+        click.echo(f"{self.program}: warning: {sentence}", err=True)
+
+    def heading(self, uid: str, server: ControlServer, direction: Direction) -> None:
+        """The deployed tool's first lines. The token is never shown (U15)."""
+        placeholder = OLD_NO_AUTH if self.compat else NO_AUTH
+        self.say("uid; s2cs; access_token; role")
+        self.say(f"{uid} {server.address} {'***' if server.token else placeholder} {direction.role}")
+
+    def session(self, session: Session, server: ControlServer, *, ticket: Path | None = None) -> None:
+        """A session that runs, and what to do next."""
+        self.say(
+            f"{session.direction.value.capitalize()} session {session.uid} runs on {server.address}{_how(session)}."
+        )
+        for index, entry_point in enumerate(session.entry_points):
+            target = session.targets[index % len(session.targets)] if session.targets else "?"
+            self.say(f"  entry point {entry_point} -> {target}")
+        self.say(f"Listeners: {list(session.entry_points)}")
+        if ticket:
+            self.say(f"Ticket: {ticket}")
+        command = _next_command(session, ticket)
+        if session.direction is Direction.INBOUND:
+            self.say(f"At the other end: {command}")
+            self._warn_of_lost_key(session, ticket)
+        else:
+            self.say("The application connects to an entry point above.")
+        self.result({"session": session.as_dict(), "ticket": str(ticket) if ticket else None, "next": command})
+
+    def result(self, body: dict[str, Any]) -> None:
+        """For machines."""
+        if self.as_json:
+            click.echo(json.dumps(body, indent=2))
+
+    def _warn_of_lost_key(self, session: Session, ticket: Path | None) -> None:
+        if session.is_keyed and ticket is None:
+            self.warn(
+                f"the gateways of session {session.uid} share a key, and no --ticket FILE was given to hand it over. "
+                f"Release it (s2uc release {session.uid}) and open it again with --ticket."
+            )
+
+
+def _how(session: Session) -> str:
+    parts = [session.engine, _PROTECTION.get(session.encryption, session.encryption)]
+    told = ", ".join(part for part in parts if part)
+    return f" ({told})" if told else ""
+
+
+def _next_command(session: Session, ticket: Path | None) -> str | None:
+    if session.direction is Direction.OUTBOUND:
+        return None
+    what = ["--ticket", str(ticket)] if ticket else [session.uid, ",".join(session.entry_points)]
+    return shlex.join(["s2uc", "outbound-request", *what, "--s2cs", "GATEWAY:5000"])

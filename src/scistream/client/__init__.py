@@ -1,0 +1,44 @@
+"""The client: what `s2uc`, `appctrl` and the Ansible modules speak to control servers with.
+
+with connect(ControlServer(Endpoint.parse("gateway.example:5000"), Path("server.crt"))) as connection:
+session = open_session(connection, SessionRequest(uid, Direction.INBOUND, targets, connections=1))
+"""
+
+from __future__ import annotations
+
+from scistream.client.channel import Answer, Connection, ControlServer, Pending, connect
+from scistream.client.comparison import Outcome, Wish
+from scistream.client.convergence import ensure_absent, ensure_session, open_with_ticket, plan_absent, plan_session
+from scistream.client.names import default_site_secret, parse_name, site_secret, uid_of
+from scistream.client.negotiation import SessionRequest, await_session, open_session, register, release_session
+from scistream.client.sessions import EngineFacts, ServerFacts, Session
+from scistream.client.tickets import Ticket, new_key
+
+__all__ = [
+    "Answer",
+    "Connection",
+    "ControlServer",
+    "EngineFacts",
+    "Outcome",
+    "Pending",
+    "ServerFacts",
+    "Session",
+    "SessionRequest",
+    "Ticket",
+    "Wish",
+    "await_session",
+    "connect",
+    "default_site_secret",
+    "ensure_absent",
+    "ensure_session",
+    "new_key",
+    "open_session",
+    "open_with_ticket",
+    "parse_name",
+    "plan_absent",
+    "plan_session",
+    "register",
+    "release_session",
+    "site_secret",
+    "uid_of",
+]

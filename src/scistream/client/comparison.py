@@ -1,0 +1,156 @@
+"""A session as it is wished for against the one that is there. The comparison alone says what changes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from scistream.addresses import Endpoint, parse_endpoints
+from scistream.client import tickets
+from scistream.client.negotiation import SessionRequest
+from scistream.client.sessions import Session
+from scistream.client.tickets import Ticket
+from scistream.errors import Code, SciStreamError
+from scistream.terms import MOCK_UID, Direction
+
+__all__ = ["Decision", "Outcome", "Wish", "decide", "differences", "make_wish", "outcome"]
+
+_KEY_LOST: Final = (
+    "The key of session {uid} is lost: the ticket {ticket} is missing or of an earlier session. "
+    "The session is opened anew, and its outbound end has to be opened anew with the new ticket."
+)
+_NO_TICKET: Final = (
+    "The gateways of session {uid} share a key, and no ticket was asked for: "
+    "without one the outbound end cannot be opened."
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found and what came of it.
+
+    `before` and `after` are sessions as plain data, None where there is none; `differences` say what was not as
+    wished; `warnings` are sentences.
+    """
+
+    session: Session | None
+    changed: bool
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    differences: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wished for, and what is known of it without asking anybody: the ticket of an inbound session."""
+
+    request: SessionRequest
+    ticket: Path | None = None
+    name: str = ""
+    held: Ticket | None = field(default=None, repr=False)
+
+    @property
+    def keyed_request(self) -> SessionRequest:
+        """The request with the session's key: the ticket's, so that the other end's copy stays good, or a new one."""
+        request = self.request
+        if request.uid == MOCK_UID:
+            return dataclasses.replace(request, key=None)
+        if request.direction is Direction.OUTBOUND or request.key:
+            return request
+        return dataclasses.replace(request, key=(self.held and self.held.key) or tickets.new_key())
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What has to be done about a session: open it (anew, where there is one before), write its ticket, or nothing."""
+
+    before: Session | None
+    opens: bool
+    writes_ticket: bool = False
+    differences: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def make_wish(request: SessionRequest, ticket: Path | None, name: str) -> Wish:
+    """Put together what is wished for. An outbound session has no ticket of its own.
+
+    Raises:
+        SciStreamError: BAD_TICKET.
+    """
+    if ticket is None or request.direction is Direction.OUTBOUND:
+        return Wish(request, None, name)
+    if not ticket.exists():
+        return Wish(request, ticket, name)
+    held = tickets.read(ticket)
+    if held.uid != request.uid:
+        reason = f"it is of session {held.uid}, and {request.uid} is wished for"
+        raise SciStreamError(Code.BAD_TICKET, path=str(ticket), reason=reason)
+    return Wish(request, ticket, name, held)
+
+
+def decide(wish: Wish, before: Session | None) -> Decision:
+    """Compare. Keys are never compared; an inbound session whose key nobody has any more is opened anew."""
+    if before is None:
+        return Decision(None, opens=True)
+    found = differences(before, wish.request)
+    if found:
+        return Decision(before, opens=True, differences=found)
+    if wish.ticket is None or (wish.held and _fits(wish.held, before)):
+        return Decision(before, opens=False)
+    if before.is_keyed:
+        warning = _KEY_LOST.format(uid=before.uid, ticket=wish.ticket)
+        return Decision(before, opens=True, differences=("its key is lost",), warnings=(warning,))
+    return Decision(before, opens=False, writes_ticket=True, differences=(f"no ticket {wish.ticket}",))
+
+
+def differences(session: Session, request: SessionRequest) -> tuple[str, ...]:
+    """What about a session is not as wished, in words; addresses are compared by value."""
+    found = []
+    if not session.is_active:
+        found.append(f"state {session.state}" + (f" ({session.failure})" if session.failure else ""))
+    if session.connections != request.connections:
+        found.append(f"connections {session.connections}, not {request.connections}")
+    if session.rate != request.rate:
+        found.append(f"rate {session.rate}, not {request.rate}")
+    if _in_turn(parse_endpoints(session.targets), request) != _in_turn(request.targets, request):
+        found.append(f"targets {', '.join(session.targets)}, not {', '.join(map(str, request.targets))}")
+    return tuple(found)
+
+
+def outcome(wish: Wish, decision: Decision, after: Session | None) -> Outcome:
+    """What is told of a decision that was carried out, or would be."""
+    warnings = decision.warnings
+    if after and after.is_keyed and decision.opens and not wish.ticket and after.direction is Direction.INBOUND:
+        warnings += (_NO_TICKET.format(uid=after.uid),)
+    return Outcome(
+        session=after,
+        changed=decision.opens or decision.writes_ticket,
+        before=_told(wish, decision.before, has_ticket=wish.held is not None),
+        after=_told(wish, after, has_ticket=True),
+        differences=decision.differences,
+        warnings=warnings,
+    )
+
+
+def _fits(held: Ticket, session: Session) -> bool:
+    """Whether a ticket was written for this session, and not for one that had the uid before it."""
+    # Ports only: one control server can be called by several names.
+    ports = [entry_point.port for entry_point in parse_endpoints(session.entry_points)]
+    return ports == [entry_point.port for entry_point in held.entry_points] and (
+        held.key is not None or not session.is_keyed
+    )
+
+
+def _in_turn(targets: tuple[Endpoint, ...], request: SessionRequest) -> list[Endpoint]:
+    """The target of each entry point: fewer names than entry points are used in turn."""
+    return [targets[index % len(targets)] for index in range(request.connections)] if targets else []
+
+
+def _told(wish: Wish, session: Session | None, *, has_ticket: bool) -> dict[str, Any] | None:
+    if session is None:
+        return None
+    ticket = {"ticket": str(wish.ticket) if has_ticket else None} if wish.ticket else {}
+    return session.as_dict() | ticket

@@ -1,0 +1,183 @@
+"""Sessions as they are wished for: read, compare, act, read again."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scistream.client import tickets
+from scistream.client.channel import Connection
+from scistream.client.comparison import Outcome, Wish, decide, make_wish, outcome
+from scistream.client.negotiation import Clock, Pause, SessionRequest, open_session, release_session
+from scistream.client.old_servers import ensure_blindly, is_old, plan_blindly, warn_blind
+from scistream.client.sessions import Session
+from scistream.errors import Code, SciStreamError
+from scistream.terms import Direction, SessionState, Uid
+
+__all__ = ["ensure_absent", "ensure_session", "open_with_ticket", "plan_absent", "plan_session"]
+
+_Opener = Callable[[Connection, SessionRequest], Session]
+
+
+def plan_session(
+    connection: Connection, request: SessionRequest, *, ticket: Path | None = None, name: str = ""
+) -> Outcome:
+    """What `ensure_session` would do. Only reads.
+
+    Raises:
+        SciStreamError: BAD_TICKET, what the control server says, or why it cannot be talked to.
+    """
+    wish = make_wish(request, ticket, name)
+    try:
+        decision = decide(wish, _look(connection, request.uid, request.direction))
+    except SciStreamError as error:
+        if is_old(error):
+            return plan_blindly(connection, wish)
+    return outcome(wish, decision, _predicted(connection, request) if decision.opens else decision.before)
+
+
+def ensure_session(  # noqa: PLR0913 - the wish, and what time is measured with
+    connection: Connection,
+    request: SessionRequest,
+    *,
+    ticket: Path | None = None,
+    name: str = "",
+    clock: Clock = time.monotonic,
+    pause: Pause = time.sleep,
+) -> Outcome:
+    """Make the session be there, with these parameters, and running.
+
+    One that failed or has other parameters is released and opened anew, which cuts its connections: ask only for
+    sessions of your own.
+
+    Args:
+        connection: to the control server.
+        request: what is wished for. An inbound one needs no key: it comes from the ticket, or is made.
+        ticket: where the ticket of an inbound session is, or shall be. An outbound one has none of its own.
+        name: of the session, for the ticket.
+        clock: as for `open_session`.
+        pause: as for `open_session`.
+
+    Raises:
+        SciStreamError: BAD_TICKET, FILE_UNWRITABLE, what the control server says, or why it cannot be talked to.
+    """
+    wish = make_wish(request, ticket, name)
+
+    def opened() -> Session:
+        return open_with_ticket(connection, wish, functools.partial(open_session, clock=clock, pause=pause))
+
+    try:
+        decision = decide(wish, _look(connection, request.uid, request.direction))
+    except SciStreamError as error:
+        if is_old(error):
+            return ensure_blindly(connection, wish, opened)
+    if decision.before and decision.writes_ticket:
+        _write_ticket(connection, wish, decision.before, None)
+    if not decision.opens:
+        return outcome(wish, decision, decision.before)
+    if decision.before:
+        release_session(connection, request.uid, request.direction)
+    return outcome(wish, decision, opened())
+
+
+def open_with_ticket(connection: Connection, wish: Wish, opened: _Opener = open_session) -> Session:
+    """Open a session and write its ticket, or neither.
+
+    Args:
+        connection: to the control server.
+        wish: the session, with the place of its ticket or without one.
+        opened: how it is opened: `open_session`, or `await_session`.
+
+    Raises:
+        SciStreamError: FILE_UNWRITABLE, what the control server says, or why it cannot be talked to.
+    """
+    request = wish.keyed_request
+    session = opened(connection, request)
+    try:
+        _write_ticket(connection, wish, session, request.key)
+    except BaseException:
+        release_session(connection, request.uid, request.direction)
+        raise
+    return session
+
+
+def plan_absent(
+    connection: Connection, uid: Uid, direction: Direction | None = None, *, ticket: Path | None = None
+) -> Outcome:
+    """What `ensure_absent` would do. Only reads.
+
+    Raises:
+        SciStreamError: BAD_TICKET, what the control server says, or why it cannot be talked to.
+    """
+    left = _ticket_of(uid, direction, ticket) is not None
+    try:
+        before = _look_at_all(connection, uid, direction)
+    except SciStreamError as error:
+        if is_old(error):
+            return Outcome(None, left or ticket is None, None, None, warnings=(warn_blind(connection, uid),))
+    return Outcome(None, before is not None or left, before, None)
+
+
+def ensure_absent(
+    connection: Connection, uid: Uid, direction: Direction | None = None, *, ticket: Path | None = None
+) -> Outcome:
+    """Make the session not be there, without a direction both with that uid; its inbound end's ticket goes with it.
+
+    Raises:
+        SciStreamError: BAD_TICKET, what the control server says, or why it cannot be talked to.
+    """
+    left = _ticket_of(uid, direction, ticket)
+    before: dict[str, Any] | None = None
+    present = True
+    try:
+        before = _look_at_all(connection, uid, direction)
+        present = before is not None
+    except SciStreamError as error:
+        is_old(error)
+    released = present and release_session(connection, uid, direction)
+    if left:
+        left.unlink(missing_ok=True)
+    return Outcome(None, released or left is not None, before, None)
+
+
+def _look(connection: Connection, uid: Uid, direction: Direction) -> Session | None:
+    try:
+        found = connection.describe(uid, direction)
+    except SciStreamError as error:
+        if error.code is Code.UID_UNKNOWN:
+            return None
+        raise
+    there = (session for session in found if session.direction is direction)
+    return next((session for session in there if session.state != SessionState.RELEASED.value), None)
+
+
+def _look_at_all(connection: Connection, uid: Uid, direction: Direction | None) -> dict[str, Any] | None:
+    """One session as plain data; both ends of a stream by their directions."""
+    wanted = (direction,) if direction else tuple(Direction)
+    found = [session for session in (_look(connection, uid, one) for one in wanted) if session]
+    if len(found) > 1:
+        return {session.direction.value: session.as_dict() for session in found}
+    return found[0].as_dict() if found else None
+
+
+def _predicted(connection: Connection, request: SessionRequest) -> Session:
+    facts = connection.server_facts()
+    planned = Session.untold(request.uid, request.direction, (), request.targets, request.connections, request.rate)
+    return dataclasses.replace(planned, engine=facts.engine, encryption=facts.encryption)
+
+
+def _write_ticket(connection: Connection, wish: Wish, session: Session, key: bytes | None) -> None:
+    if wish.ticket:
+        address = connection.control_server.address
+        tickets.write(wish.ticket, tickets.of_session(session, control_server=address, name=wish.name, key=key))
+
+
+def _ticket_of(uid: Uid, direction: Direction | None, ticket: Path | None) -> Path | None:
+    """The ticket that goes with an inbound session; an outbound one's is a copy, and not its own."""
+    if ticket is None or direction is Direction.OUTBOUND or not ticket.exists():
+        return None
+    return ticket if tickets.read(ticket).uid == uid else None

@@ -1,0 +1,192 @@
+"""Tickets: what the facility with the inbound end hands to the one with the outbound end.
+
+A ticket is a JSON file. It may hold the key that the two gateways share, so it is nobody else's to read: it is written
+with mode 0600, and refused where others can read it. It comes from another facility: every field is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from scistream.addresses import Endpoint, parse_endpoints
+from scistream.client.names import parse_name
+from scistream.client.sessions import Session
+from scistream.errors import Code, SciStreamError
+from scistream.protocol import SESSION_KEY_SIZE
+from scistream.terms import Uid, parse_connections, parse_uid
+
+__all__ = ["Ticket", "new_key", "of_session", "read", "write"]
+
+_VERSION: Final = 1
+_MAX_SIZE: Final = 64 * 1024
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What the outbound end needs to know of an inbound session.
+
+    `entry_points` are the inbound gateway's, `control_server` and `targets` are there for people and for control
+    servers that cannot be asked. `key` is None where the data servers do not encrypt.
+    """
+
+    uid: Uid
+    name: str
+    entry_points: tuple[Endpoint, ...]
+    connections: int
+    control_server: Endpoint
+    targets: tuple[Endpoint, ...]
+    key: bytes | None = field(default=None, repr=False)
+
+
+def new_key() -> bytes:
+    """A session's key: 256 random bits (U05)."""
+    return secrets.token_bytes(SESSION_KEY_SIZE)
+
+
+def of_session(session: Session, *, control_server: Endpoint, name: str = "", key: bytes | None = None) -> Ticket:
+    """The ticket of an inbound session; the key goes in only where the data servers encrypt with it."""
+    return Ticket(
+        uid=session.uid,
+        name=name,
+        entry_points=parse_endpoints(session.entry_points),
+        connections=session.connections,
+        control_server=control_server,
+        targets=parse_endpoints(session.targets),
+        key=key if session.is_keyed else None,
+    )
+
+
+def read(path: Path) -> Ticket:
+    """Read and check a ticket.
+
+    Raises:
+        SciStreamError: BAD_TICKET.
+    """
+    try:
+        return _parse(json.loads(_content(path)))
+    except OSError as error:
+        raise _bad(path, error.strerror or str(error)) from None
+    except RecursionError:
+        raise _bad(path, "it is nested too deeply") from None
+    except SciStreamError as error:
+        raise _bad(path, error.facts["reason"] if error.code is Code.BAD_TICKET else error.seen) from None
+    except ValueError:
+        # The decoder's own words quote the file, and that may hold a key.
+        raise _bad(path, "it is not JSON") from None
+
+
+def write(path: Path, ticket: Ticket) -> None:
+    """Write a ticket, whole or not at all, readable by this user only from the first byte on.
+
+    Raises:
+        SciStreamError: FILE_UNWRITABLE.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(_plain(ticket), file, indent=2)
+                file.write("\n")
+                file.flush()
+                os.fsync(descriptor)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error)) from None
+
+
+def _plain(ticket: Ticket) -> dict[str, Any]:
+    return {
+        "version": _VERSION,
+        "uid": ticket.uid,
+        "name": ticket.name,
+        "entry_points": [str(entry_point) for entry_point in ticket.entry_points],
+        "connections": ticket.connections,
+        "control_server": str(ticket.control_server),
+        "targets": [str(target) for target in ticket.targets],
+        "key": ticket.key.hex() if ticket.key else None,
+    }
+
+
+def _content(path: Path) -> bytes:
+    # Not blocking: a pipe in the ticket's place is refused, not waited for.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise _bad(path, "it is not a file")
+        if status.st_mode & _OTHERS:
+            raise _bad(path, f"other users of this host can read or change it; say: chmod 600 {path}")
+        content = file.read(_MAX_SIZE + 1)
+    if len(content) > _MAX_SIZE:
+        raise _bad(path, f"it is larger than {_MAX_SIZE} bytes")
+    return content
+
+
+def _parse(body: Any) -> Ticket:
+    if not isinstance(body, dict) or body.get("version") != _VERSION:
+        raise _wrong("version")
+    name = _text(body, "name")
+    return Ticket(
+        uid=parse_uid(_text(body, "uid")),
+        name=parse_name(name) if name else "",
+        entry_points=_endpoints(body, "entry_points"),
+        connections=parse_connections(_number(body, "connections")),
+        control_server=Endpoint.parse(_text(body, "control_server")),
+        targets=_endpoints(body, "targets"),
+        key=_key(body),
+    )
+
+
+def _field(body: Mapping[str, Any], key: str, fits: Callable[[Any], bool]) -> Any:
+    value = body.get(key)
+    if not fits(value):
+        raise _wrong(key)
+    return value
+
+
+def _text(body: Mapping[str, Any], key: str) -> str:
+    return str(_field(body, key, lambda value: isinstance(value, str)))
+
+
+def _number(body: Mapping[str, Any], key: str) -> int:
+    return int(_field(body, key, lambda value: isinstance(value, int) and not isinstance(value, bool)))
+
+
+def _endpoints(body: Mapping[str, Any], key: str) -> tuple[Endpoint, ...]:
+    texts = _field(body, key, lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value))
+    if not texts:
+        raise _wrong(key)
+    return tuple(Endpoint.parse(text) for text in texts)
+
+
+def _key(body: Mapping[str, Any]) -> bytes | None:
+    text = body.get("key")
+    if text is None:
+        return None
+    try:
+        key = bytes.fromhex(text)
+    except (TypeError, ValueError):
+        raise _wrong("key") from None
+    if len(key) != SESSION_KEY_SIZE:
+        raise _wrong("key")
+    return key
+
+
+def _wrong(key: str) -> SciStreamError:
+    # Never the value: one of them is the key.
+    return SciStreamError(Code.BAD_TICKET, path="", reason=f"its field {key!r} is missing or wrong")
+
+
+def _bad(path: Path, reason: str) -> SciStreamError:
+    return SciStreamError(Code.BAD_TICKET, path=str(path), reason=reason)

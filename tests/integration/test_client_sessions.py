@@ -1,0 +1,249 @@
+"""The client against real control servers of ours with real proxies: open, compare, open anew, release."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from scistream.addresses import Endpoint
+from scistream.client import (
+    Connection,
+    ControlServer,
+    SessionRequest,
+    connect,
+    ensure_absent,
+    ensure_session,
+    new_key,
+    open_session,
+    plan_absent,
+    plan_session,
+    release_session,
+    tickets,
+)
+from scistream.errors import Code, SciStreamError
+from scistream.terms import Direction, Uid, parse_uid
+
+_UID = parse_uid("a-stream")
+
+
+@pytest.fixture
+def facility(control_server_factory) -> Iterator[Callable[..., tuple[object, Connection]]]:
+    """Start a control server on 127.0.30.NUMBER, and connect to it."""
+    connections = []
+
+    def start(number: int = 3, engine: str = "haproxy", *, ssl: bool = True):
+        port = 23200 + 30 * (number - 3)
+        server = control_server_factory(
+            address=f"127.0.30.{number}", port=port, port_range=f"{port + 1}-{port + 25}", engine=engine, ssl=ssl
+        )
+        certificate = server.certificate if ssl else None
+        connection = connect(ControlServer(Endpoint.parse(server.endpoint), certificate, plain_text=not ssl))
+        connections.append(connection)
+        return server, connection
+
+    yield start
+    for connection in connections:
+        connection.close()
+
+
+def _inbound(target: str, uid: Uid = _UID, connections: int = 1, rate: int = 10000) -> SessionRequest:
+    return SessionRequest(uid, Direction.INBOUND, (Endpoint.parse(target),), connections, rate)
+
+
+@pytest.mark.parametrize("engine", ["haproxy", "nginx", "stunnel"])
+def test_a_stream_carries_bytes_and_leaves_nothing(
+    *, engine, facility, echo_target, round_trip, is_free, tmp_path: Path
+) -> None:
+    (a, at_a), (b, at_b) = facility(3, engine), facility(4, engine)
+    ticket = tmp_path / "ticket.json"
+    inbound = ensure_session(at_a, _inbound(echo_target.endpoint), ticket=ticket, name="a stream")
+    held = tickets.read(ticket)
+    outbound = ensure_session(at_b, SessionRequest.of_ticket(held))
+    assert inbound.session
+    assert outbound.session
+    assert (inbound.session.engine, inbound.session.state) == (engine, "active")
+    assert (held.key is not None) == (engine == "stunnel")
+    data = os.urandom(1_000_003)
+    (entry_point,) = outbound.session.entry_points
+    assert round_trip(entry_point, data) == data
+    assert ensure_absent(at_b, _UID).changed
+    assert ensure_absent(at_a, _UID, ticket=ticket).changed
+    assert is_free(entry_point)
+    assert is_free(inbound.session.entry_points[0])
+    assert (a.data_servers(), b.data_servers(), a.files(_UID), b.files(_UID)) == ([], [], [], [])
+    assert not ticket.exists()
+
+
+@pytest.mark.parametrize("engine", ["haproxy", "stunnel"])
+def test_check_do_check_again_do_again(engine, facility, echo_target, tmp_path: Path) -> None:
+    server, connection = facility(3, engine)
+    ticket, request = tmp_path / "ticket.json", _inbound(echo_target.endpoint, connections=2)
+    planned = plan_session(connection, request, ticket=ticket)
+    assert planned.changed
+    assert planned.after
+    assert (planned.before, planned.after["engine"]) == (None, engine)
+    assert not ticket.exists()
+    done = ensure_session(connection, request, ticket=ticket)
+    pids = [process.pid for process in server.data_servers()]
+    assert done.changed
+    assert {key for key in done.after or {} if (done.after or {})[key] != planned.after[key]} == {
+        "entry_points",
+        "opened",
+        "owner",
+    }
+    for act in (plan_session, ensure_session):
+        again = act(connection, request, ticket=ticket)
+        assert (again.changed, again.differences, again.warnings) == (False, (), ())
+        assert again.before == again.after == done.after
+    assert [process.pid for process in server.data_servers()] == pids
+    gone = plan_absent(connection, _UID, ticket=ticket)
+    assert (gone.changed, gone.after) == (True, None)
+    assert ensure_absent(connection, _UID, ticket=ticket).changed
+    for act in (plan_absent, ensure_absent):
+        assert not act(connection, _UID, ticket=ticket).changed
+
+
+def test_other_parameters_open_the_session_anew(facility, echo_target) -> None:
+    _, connection = facility()
+    ensure_session(connection, _inbound(echo_target.endpoint))
+    wishes = {
+        "connections 1, not 2": _inbound(echo_target.endpoint, connections=2),
+        "rate 10000, not 7": _inbound(echo_target.endpoint, connections=2, rate=7),
+        f"targets {echo_target.endpoint}, not 127.0.30.9:1": _inbound("127.0.30.9:1", connections=2, rate=7),
+    }
+    for words, request in wishes.items():
+        assert plan_session(connection, request).differences == (words,)
+        changed = ensure_session(connection, request)
+        assert (changed.changed, changed.differences) == (True, (words,))
+        assert not ensure_session(connection, request).changed
+    assert len(connection.list_sessions()) == 1
+
+
+def test_a_session_that_failed_is_opened_anew(facility, echo_target, round_trip) -> None:
+    server, connection = facility()
+    request = _inbound(echo_target.endpoint)
+    ensure_session(connection, request)
+    for process in server.data_servers():
+        process.kill()
+    deadline = time.monotonic() + 20
+    while connection.describe(_UID)[0].is_active and time.monotonic() < deadline:
+        time.sleep(0.05)
+    again = ensure_session(connection, request)
+    assert again.changed
+    assert "state failed" in again.differences[0]
+    assert again.session
+    assert round_trip(again.session.entry_points[0], b"once more") == b"once more"
+
+
+def test_a_lost_key_opens_the_session_anew_and_a_kept_one_stays(facility, echo_target, tmp_path: Path) -> None:
+    _, connection = facility(3, "stunnel")
+    ticket, request = tmp_path / "ticket.json", _inbound(echo_target.endpoint)
+    ensure_session(connection, request, ticket=ticket)
+    first = tickets.read(ticket).key
+    ensure_session(connection, _inbound(echo_target.endpoint, connections=2), ticket=ticket)
+    assert tickets.read(ticket).key == first
+    ticket.unlink()
+    again = ensure_session(connection, _inbound(echo_target.endpoint, connections=2), ticket=ticket)
+    assert again.changed
+    assert "The key of session a-stream is lost" in again.warnings[0]
+    assert tickets.read(ticket).key not in {None, first}
+    assert not ensure_session(connection, _inbound(echo_target.endpoint, connections=2), ticket=ticket).changed
+
+
+def test_u05_keys_go_over_tls_only_and_a_refused_session_leaves_nothing(facility, echo_target) -> None:
+    server, connection = facility(3, "stunnel", ssl=False)
+    request = SessionRequest(_UID, Direction.INBOUND, (Endpoint.parse(echo_target.endpoint),), 1, key=new_key())
+    with pytest.raises(SciStreamError) as caught:
+        open_session(connection, request)
+    assert caught.value.code is Code.SESSION_KEY_MISSING
+    assert "the control channel is plain text" in str(caught.value).lower()
+    assert (connection.list_sessions(), server.data_servers(), server.files(_UID)) == ((), [], [])
+
+
+def test_u05_the_key_is_in_no_word_of_the_control_server(facility, echo_target) -> None:
+    server, connection = facility(3, "stunnel")
+    key = new_key()
+    open_session(
+        connection, SessionRequest(_UID, Direction.INBOUND, (Endpoint.parse(echo_target.endpoint),), 1, key=key)
+    )
+    assert key.hex() not in server.words()
+    assert key.hex() not in str(connection.describe(_UID)[0])
+
+
+def test_both_ends_on_one_gateway_are_two_sessions(facility, echo_target, round_trip) -> None:
+    _, connection = facility()
+    inbound = open_session(connection, _inbound(echo_target.endpoint))
+    targets = (Endpoint.parse(inbound.entry_points[0]),)
+    outbound = open_session(connection, SessionRequest(_UID, Direction.OUTBOUND, targets, 1))
+    assert round_trip(outbound.entry_points[0], b"hairpin") == b"hairpin"
+    planned = plan_absent(connection, _UID)
+    assert set(planned.before or {}) == {"inbound", "outbound"}
+    assert release_session(connection, _UID, Direction.OUTBOUND)
+    assert [session.direction for session in connection.describe(_UID)] == [Direction.INBOUND]
+    assert ensure_absent(connection, _UID).changed
+    assert connection.list_sessions() == ()
+
+
+def test_u22_u23_sessions_that_open_at_once_are_not_mixed_up(facility, echo_target) -> None:
+    _, connection = facility()
+
+    def run(number: int) -> tuple[Uid, tuple[str, ...], tuple[str, ...]]:
+        session = open_session(connection, _inbound(f"127.0.30.99:{2000 + number}", Uid(f"at-once-{number}")))
+        return session.uid, session.entry_points, session.targets
+
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(run, range(8)))
+    assert [(uid, targets) for uid, _, targets in told] == [
+        (f"at-once-{number}", (f"127.0.30.99:{2000 + number}",)) for number in range(8)
+    ]
+    assert len({entry_points for _, entry_points, _ in told}) == 8
+
+
+def test_u58_an_ipv6_target_is_carried_as_it_is(facility) -> None:
+    _, connection = facility()
+    session = open_session(connection, _inbound("[::1]:23990"))
+    assert session.targets == ("[::1]:23990",)
+    assert not ensure_session(connection, _inbound("[0:0:0::1]:23990")).changed
+
+
+def test_the_refusal_of_a_taken_uid_leaves_the_first_session_alone(facility, echo_target, round_trip) -> None:
+    _, connection = facility()
+    first = open_session(connection, _inbound(echo_target.endpoint))
+    with pytest.raises(SciStreamError) as caught:
+        open_session(connection, _inbound("127.0.30.99:1"))
+    assert caught.value.code is Code.UID_EXISTS
+    assert connection.describe(_UID) == (first,)
+    assert round_trip(first.entry_points[0], b"still") == b"still"
+
+
+def test_the_control_server_tells_what_it_is(facility) -> None:
+    server, connection = facility()
+    connection.check_health()
+    facts = connection.server_facts()
+    assert (facts.engine, facts.encryption, facts.tls, facts.authentication) == ("haproxy", "none", True, "NO_AUTH")
+    assert facts.certificate_names == ("127.0.30.3",)
+    assert {engine.name for engine in facts.engines} >= {"haproxy", "nginx", "stunnel"}
+    assert connection.list_sessions() == ()
+    server.end(signal.SIGTERM)
+    with pytest.raises(SciStreamError) as caught:
+        connection.check_health()
+    assert caught.value.code is Code.CONTROL_SERVER_UNREACHABLE
+
+
+def test_a_control_server_that_ends_in_a_call_is_told(facility) -> None:
+    server, connection = facility()
+    pending = connection.request(_UID, Direction.INBOUND, 1, 10000)
+    while not connection.list_sessions():
+        time.sleep(0.02)
+    server.process.kill()
+    server.process.wait()
+    with pytest.raises(SciStreamError) as caught:
+        pending.result()
+    assert caught.value.code is Code.CONTROL_SERVER_UNREACHABLE
+    assert "nothing listens there" in str(caught.value)

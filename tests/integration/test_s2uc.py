@@ -1,0 +1,393 @@
+"""`s2uc` and `appctrl` as people run them: processes, against real control servers with real proxies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from old_protocol import OldControlServer
+from scistream.addresses import Endpoint
+from scistream.client import Connection, ControlServer, connect
+from scistream.errors import ExitCode
+
+_HOST = "127.0.30.11"
+_MOCK = "4f8583bc-a4d3-11ee-9fd6-034d1fcbd7c3"
+_HEADING = "uid; s2cs; access_token; role"
+
+
+@dataclass
+class _Tools:
+    """Runs the tools in a directory of the test's own, with a home of its own."""
+
+    directory: Path
+    environment: dict[str, str]
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        command = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.directory,
+            env=self.environment,
+        )
+
+    def run(self, *words: str, code: int = ExitCode.OK) -> tuple[str, str]:
+        """Run to its end, which has to be `code`; what it said on stdout and stderr."""
+        with self.start(*words) as process:
+            out, err = process.communicate(timeout=60)
+        assert process.returncode == code, f"{words} ended with {process.returncode}: {out}{err}"
+        assert "Traceback" not in err
+        return out, err
+
+    def fail(self, code: ExitCode, *words: str) -> str:
+        """Run to a failure: nothing that says Listeners, one sentence."""
+        out, err = self.run(*words, code=code)
+        assert "Listeners" not in out
+        assert err.count("error:") == 1
+        return err
+
+
+@pytest.fixture
+def tools(tmp_path: Path, free_environment: dict[str, str]) -> _Tools:
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = free_environment | {"HOME": str(home)}
+    environment.pop("XDG_CONFIG_HOME", None)
+    return _Tools(home, environment)
+
+
+@pytest.fixture
+def gateway(control_server_factory, tools: _Tools) -> Callable[..., object]:
+    """Start a control server on 127.0.30.NUMBER; its certificate is the tools' `server.crt`."""
+
+    def start(number: int = 11, **options):
+        port = 23300 + 30 * (number - 11)
+        options = {"port_range": f"{port + 1}-{port + 20}"} | options
+        server = control_server_factory(address=f"127.0.30.{number}", port=port, **options)
+        name = "server.crt" if number == 11 else f"server-{number}.crt"
+        (tools.directory / name).write_bytes(server.certificate.read_bytes())
+        return server
+
+    return start
+
+
+def _connection(server) -> Connection:
+    return connect(ControlServer(Endpoint.parse(server.endpoint), server.certificate))
+
+
+def _sessions(server) -> list[str]:
+    with _connection(server) as connection:
+        return [session.uid for session in connection.list_sessions()]
+
+
+def _await(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _listeners(out: str) -> str:
+    """What a script of today takes out of the output."""
+    (line,) = [line for line in out.splitlines() if line.startswith("Listeners: ")]
+    return ",".join(json.loads(line.removeprefix("Listeners: ").replace("'", '"')))
+
+
+@pytest.mark.parametrize("spelling", ["-", "_"])
+def test_u54_a_stream_is_opened_used_and_released_in_both_spellings(
+    *, spelling, tools: _Tools, gateway, echo_target, round_trip, is_free
+) -> None:
+    a, b = gateway(11), gateway(12)
+
+    def spelled(word: str) -> str:
+        return word.replace("-", spelling) if not word.startswith("--") else "--" + word[2:].replace("-", spelling)
+
+    words = [spelled("inbound-request"), spelled("--remote-ip"), echo_target.address]
+    words += [spelled("--receiver-ports"), str(echo_target.port), spelled("--num-conn"), "1", "--s2cs", a.endpoint]
+    out, err = tools.run("s2uc", *words)
+    lines = out.splitlines()
+    assert lines[0] == _HEADING
+    uid, address, token, role = lines[1].split(" ")
+    assert (address, token, role, err) == (a.endpoint, "NO_AUTH", "PROD", "")
+    listeners = _listeners(out)
+    assert listeners.startswith("127.0.30.11:233")
+    assert f"s2uc outbound-request {uid} {listeners} --s2cs " in out
+
+    certificate = [spelled("--server-cert"), "server-12.crt", f"--s2cs={b.endpoint}"]
+    out, _ = tools.run("s2uc", spelled("outbound-request"), uid, listeners, *certificate)
+    assert out.splitlines()[:2] == [_HEADING, f"{uid} {b.endpoint} NO_AUTH CONS"]
+    entry_point = _listeners(out)
+    assert round_trip(entry_point, b"through both") == b"through both"
+
+    tools.run("s2uc", "release", uid, *certificate)
+    tools.run("s2uc", "release", uid, "--s2cs", a.endpoint)
+    assert is_free(entry_point)
+    assert is_free(listeners)
+    assert tools.fail(ExitCode.SESSION, "s2uc", "release", uid, "--s2cs", a.endpoint).endswith("[UID_UNKNOWN]\n")
+
+
+def test_a_ticket_hands_an_encrypted_stream_to_the_other_end(
+    *, tools: _Tools, gateway, echo_target, round_trip, tmp_path: Path
+) -> None:
+    a, b = gateway(11, engine="stunnel"), gateway(12, engine="stunnel")
+    target = ["--remote_ip", echo_target.address, "--receiver_ports", str(echo_target.port)]
+    words = ["--s2cs", a.endpoint, "--ticket", "t.json", "--name", "beamline 7"]
+    out, _ = tools.run("s2uc", "inbound-request", *target, *words)
+    ticket = tools.directory / "t.json"
+    assert stat.S_IMODE(ticket.stat().st_mode) == 0o600
+    assert "At the other end: s2uc outbound-request --ticket t.json --s2cs" in out
+    key = json.loads(ticket.read_text())["key"]
+    assert len(key) == 64
+    assert key not in out
+
+    far = ["--s2cs", b.endpoint, "--server_cert", "server-12.crt"]
+    out, err = tools.run("s2uc", "outbound-request", "--ticket", "t.json", *far, "--json")
+    session = json.loads(out)["session"]
+    assert round_trip(session["entry_points"][0], b"encrypted") == b"encrypted"
+    assert session["encryption"] == "tls-psk"
+    assert key not in out + err
+    tools.run("s2uc", "release", "--ticket", "t.json", *far)
+    tools.run("s2uc", "release", "--name", "beamline 7", "--s2cs", a.endpoint)
+    assert _sessions(a) == _sessions(b) == []
+
+
+def test_the_warning_of_an_encrypted_session_without_a_ticket(tools: _Tools, gateway) -> None:
+    server = gateway(11, engine="stunnel")
+    _, err = tools.run("s2uc", "inbound-request", "--num_conn", "1", "--s2cs", server.endpoint)
+    assert "no --ticket FILE was given" in err
+
+
+def test_u55_u56_the_defaults_are_the_documented_ones(tools: _Tools, gateway) -> None:
+    server = gateway()
+    out, _ = tools.run("s2uc", "inbound-request", "--s2cs", server.endpoint, "--json")
+    session = json.loads(out)["session"]
+    assert session["targets"] == [f"localhost:{port}" for port in (5074, 5075, 5076, 37000, 47000)]
+    assert (session["connections"], len(session["entry_points"]), session["rate"]) == (5, 5, 10000)
+
+
+def test_compat_and_mock_say_the_deployed_tools_words(tools: _Tools, gateway) -> None:
+    server = gateway()
+    words = ["--mock", "True", "--compat", "--s2cs", server.endpoint, "--num_conn=2", "--rate=500"]
+    out, err = tools.run("s2uc", "inbound_request", *words)
+    assert out.splitlines()[1] == f"{_MOCK} {server.endpoint} INVALID_TOKEN PROD"
+    assert "not enforced yet" in err
+    with _connection(server) as connection:
+        (session,) = connection.list_sessions()
+    assert (session.rate, session.connections) == (500, 2)
+
+
+def test_u15_a_token_is_taken_from_the_environment_and_never_shown(tools: _Tools, gateway) -> None:
+    server = gateway()
+    tools.environment.update(SCISTREAM_TOKEN="very-secret-token")
+    out, err = tools.run("s2uc", "inbound-request", "--num_conn", "1", "--s2cs", server.endpoint)
+    assert out.splitlines()[1].split(" ")[2] == "***"
+    assert "very-secret-token" not in out + err + server.words()
+
+
+def test_u50_server_down(tools: _Tools, gateway) -> None:
+    server = gateway()
+    server.end()
+    err = tools.fail(ExitCode.CONNECTION, "s2uc", "inbound-request", "--s2cs", server.endpoint)
+    assert "nothing listens there (connection refused)" in err
+    assert err.endswith("[CONTROL_SERVER_UNREACHABLE]\n")
+
+
+def test_u50_certificate_missing(tools: _Tools) -> None:
+    err = tools.fail(ExitCode.CERTIFICATE, "s2uc", "inbound-request", "--s2cs", f"{_HOST}:23399")
+    assert "there is no certificate server.crt" in err
+    assert err.endswith("[CERTIFICATE_MISSING]\n")
+
+
+def test_u50_port_taken(tools: _Tools, gateway) -> None:
+    server = gateway(port_range="23301-23301")
+    with socket.create_server((_HOST, 23301)):
+        err = tools.fail(ExitCode.RESOURCE, "s2uc", "inbound-request", "--num_conn=1", "--s2cs", server.endpoint)
+    assert err.endswith("[PORTS_EXHAUSTED]\n")
+    assert _sessions(server) == []
+
+
+def test_u50_proxy_not_installed(tools: _Tools, gateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Of the proxies, only stunnel is found by the PATH alone.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    server = gateway(engine="stunnel")
+    err = tools.fail(ExitCode.DATA_SERVER, "s2uc", "inbound-request", "--num_conn=1", "--s2cs", server.endpoint)
+    assert "not installed" in err
+    assert "apt-get install stunnel4" in err
+    assert err.endswith("[ENGINE_MISSING]\n")
+    assert _sessions(server) == []
+
+
+def test_u50_unknown_uid_at_release(tools: _Tools, gateway) -> None:
+    server = gateway()
+    err = tools.fail(ExitCode.SESSION, "s2uc", "release", "nobody", "--s2cs", server.endpoint)
+    assert "there is no session with uid nobody" in err
+    assert err.endswith("[UID_UNKNOWN]\n")
+
+
+def test_u50_duplicate_uid(tools: _Tools, gateway) -> None:
+    server = gateway()
+    words = ["inbound-request", "--mock=True", "--num_conn=1", "--s2cs", server.endpoint]
+    tools.run("s2uc", *words)
+    err = tools.fail(ExitCode.SESSION, "s2uc", *words)
+    assert f"a session with uid {_MOCK} exists already (active)" in err
+    assert err.endswith("[UID_EXISTS]\n")
+    assert _sessions(server) == [_MOCK]
+
+
+def test_u50_update_that_fails_on_an_old_server(tools: _Tools, certificate_factory) -> None:
+    files = certificate_factory(_HOST)
+    broken = "[Errno 2] No such file or directory: 'haproxy'"
+    pool = range(23391, 23399)
+    with OldControlServer(_HOST, 23390, pool, files.certificate, files.key, broken_update=broken) as server:
+        words = ["--s2cs", str(server.address), "--server_cert", str(files.certificate)]
+        err = tools.fail(ExitCode.DATA_SERVER, "s2uc", "inbound-request", *words)
+        assert err.endswith("[ENGINE_MISSING]\n")
+        assert server.uids == set()
+
+
+def test_an_old_server_is_used_as_ours_is(tools: _Tools, certificate_factory, echo_target, round_trip) -> None:
+    files = certificate_factory(_HOST)
+    with OldControlServer(_HOST, 23390, range(23391, 23399), files.certificate, files.key) as server:
+        channel = ["--s2cs", str(server.address), "--server_cert", str(files.certificate)]
+        target = ["--remote_ip", echo_target.address, "--receiver_ports", str(echo_target.port)]
+        out, err = tools.run("s2uc", "inbound-request", "--mock", "True", *target, *channel)
+        assert err == ""
+        assert round_trip(_listeners(out), b"by the old protocol") == b"by the old protocol"
+        tools.run("s2uc", "release", _MOCK, *channel)
+        assert tools.fail(ExitCode.SESSION, "s2uc", "release", _MOCK, *channel).endswith("[UID_UNKNOWN]\n")
+
+
+def test_a_plain_text_channel_is_an_option_on_both_sides(tools: _Tools, gateway) -> None:
+    server = gateway(ssl=False)
+    words = ["inbound-request", "--num_conn=1", "--s2cs", server.endpoint]
+    assert tools.fail(ExitCode.CERTIFICATE, "s2uc", *words).endswith("[PLAIN_TEXT_SERVER]\n")
+    out, _ = tools.run("s2uc", *words, "--ssl=False")
+    assert _listeners(out).startswith("127.0.30.11:233")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["inbound-request", "--num_conn", "0"], "BAD_CONNECTIONS"),
+        (["inbound-request", "--num_conn", "1000000"], "BAD_CONNECTIONS"),
+        (["inbound-request", "--rate", "0"], "BAD_RATE"),
+        (["inbound-request", "--receiver_ports", "1,2", "--num_conn", "1"], "TOO_MANY_TARGETS"),
+        (["inbound-request", "--receiver_ports", "http"], "BAD_ADDRESS"),
+        (["inbound-request", "--remote_ip", "a b"], "BAD_ADDRESS"),
+        (["inbound-request", "--s2cs", "localhost"], "BAD_ADDRESS"),
+        (["inbound-request", "--name", ""], "BAD_NAME"),
+        (["outbound-request", "../x", "localhost:1"], "BAD_UID"),
+        (["outbound-request", "abc", "localhost:1\nserver x"], "BAD_ADDRESS"),
+        (["outbound-request", "--ticket", "none.json"], "BAD_TICKET"),
+        (["release", "../x"], "BAD_UID"),
+        (["release", "abc", "--direction", "up"], "BAD_ROLE"),
+    ],
+)
+def test_u07_u08_bad_input_is_told_before_anything_is_called(words: list[str], code: str, tools: _Tools) -> None:
+    assert tools.fail(ExitCode.BAD_INPUT, "s2uc", *words).endswith(f"[{code}]\n")
+
+
+def test_an_error_is_an_object_for_machines(tools: _Tools) -> None:
+    out, err = tools.run("s2uc", "release", "../x", "--json", code=ExitCode.BAD_INPUT)
+    failure = json.loads(out)["failure"]
+    assert (failure["code"], failure["details"]) == ("BAD_UID", {"uid": "../x"})
+    assert err.endswith("[BAD_UID]\n")
+
+
+@pytest.mark.parametrize("name", ["login", "check-auth", "check_auth", "logout"])
+def test_what_needs_authentication_says_that_it_is_not_there(name: str, tools: _Tools) -> None:
+    err = tools.fail(ExitCode.UNSUPPORTED, "s2uc", name, "--scope", "abc")
+    assert "authentication is not built yet" in err
+    assert err.endswith("[UNSUPPORTED_HERE]\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_request_leaves_nothing(number: signal.Signals, code: int, tools: _Tools, gateway) -> None:
+    server = gateway()
+    with tools.start("s2uc", "prod-req", "--num_conn", "2", "--s2cs", server.endpoint) as process:
+        _await(lambda: bool(_sessions(server)))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert _sessions(server) == []
+
+
+def test_u59_an_application_controller_registers_names_and_ipv6_and_touches_nothing(
+    *, tools: _Tools, gateway, echo_target, round_trip
+) -> None:
+    server = gateway()
+    # U59: the deployed one ends any Python on port 7000.
+    bystander = subprocess.Popen(
+        [sys.executable, "-c", "import socket, time; s = socket.create_server(('127.0.30.11', 7000)); time.sleep(60)"]
+    )
+    try:
+        with tools.start("s2uc", "prod-req", "--mock", "True", "--num_conn", "1", "--s2cs", server.endpoint) as request:
+            words = [_MOCK, server.endpoint, "INVALID_TOKEN", "PROD"]
+            ports = ["--receiver_ports", str(echo_target.port)]
+            out, _ = tools.run("appctrl", "create-appctrl", *words, echo_target.address, *ports)
+            assert f"target {echo_target.endpoint}" in out
+            said, _ = request.communicate(timeout=60)
+        assert request.returncode == 0
+        assert said.splitlines()[1] == f"{_MOCK} {server.endpoint} NO_AUTH PROD"
+        assert round_trip(_listeners(said), b"registered") == b"registered"
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+@pytest.mark.parametrize(("ip", "told"), [("localhost", "localhost:9"), ("::1", "[::1]:9"), ("[::1]", "[::1]:9")])
+def test_u58_u59_targets_are_names_or_ipv6_too(ip: str, told: str, tools: _Tools, gateway) -> None:
+    server = gateway()
+    with tools.start("s2uc", "prod-req", "--mock=True", "--num_conn=1", "--s2cs", server.endpoint) as request:
+        words = [_MOCK, server.endpoint, "-", "PROD", ip, "--receiver_ports=9"]
+        out, _ = tools.run("appctrl", "mock", *words)
+        assert f"target {told}" in out
+        request.communicate(timeout=60)
+    assert request.returncode == 0
+    with _connection(server) as connection:
+        assert connection.list_sessions()[0].targets == (told,)
+
+
+def test_u15_a_token_on_the_command_line_is_refused_and_not_repeated(tools: _Tools) -> None:
+    words = ["create-appctrl", "abc", f"{_HOST}:23399"]
+    err = tools.fail(ExitCode.BAD_INPUT, "appctrl", *words, "very-secret-token", "PROD")
+    assert err.endswith("[TOKEN_EXPOSED]\n")
+    assert "very-secret-token" not in err
+    err = tools.fail(ExitCode.BAD_INPUT, "appctrl", *words, "PROD", "very-secret-token")
+    assert err.endswith("[BAD_ROLE]\n")
+    assert "very-secret-token" not in err
+    err = tools.fail(ExitCode.CERTIFICATE, "appctrl", *words, "very-secret-token", "PROD", "--compat")
+    assert "very-secret-token" not in err
+
+
+def test_appctrl_without_a_session_gives_up_at_its_deadline(tools: _Tools, gateway) -> None:
+    server = gateway()
+    words = ["create-appctrl", "nobody", server.endpoint, "NO_AUTH", "PROD", "--timeout", "1"]
+    err = tools.fail(ExitCode.TIMEOUT, "appctrl", *words)
+    assert "took longer than 1 s" in err
+    assert err.endswith("[DEADLINE]\n")
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tools: _Tools) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [str(Path(sys.executable).with_name("s2uc")), "inbound-request", "--help"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    os.close(writing)
+    assert "Traceback" not in done.stderr

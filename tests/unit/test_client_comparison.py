@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scistream.addresses import Endpoint, parse_endpoints
+from scistream.client import tickets
+from scistream.client.comparison import Wish, decide, differences, make_wish, outcome
+from scistream.client.negotiation import SessionRequest
+from scistream.client.sessions import Session, reachable, read_facts, read_session
+from scistream.client.tickets import Ticket
+from scistream.errors import Code, SciStreamError
+from scistream.protocol import operations_pb2 as wire
+from scistream.terms import MOCK_UID, Direction, Uid
+
+_UID = Uid("abc")
+_KEY = bytes(range(32))
+_ENTRY_POINTS = ("192.0.2.7:5100", "192.0.2.7:5101")
+_TARGETS = (Endpoint("localhost", 5074), Endpoint("::1", 5075))
+_REQUEST = SessionRequest(_UID, Direction.INBOUND, _TARGETS, 2)
+_SESSION = dataclasses.replace(
+    Session.untold(_UID, Direction.INBOUND, _ENTRY_POINTS, _TARGETS, 2, 10000), engine="haproxy", encryption="none"
+)
+_KEYED = dataclasses.replace(_SESSION, engine="stunnel", encryption="tls-psk")
+
+
+def _ticket(**changes: Any) -> Ticket:
+    whole = Ticket(_UID, "", parse_endpoints(_ENTRY_POINTS), 2, Endpoint("192.0.2.7", 5000), _TARGETS, _KEY)
+    return dataclasses.replace(whole, **changes)
+
+
+def test_what_is_as_wished_is_left_alone() -> None:
+    decision = decide(Wish(_REQUEST), _SESSION)
+    told = outcome(Wish(_REQUEST), decision, _SESSION)
+    assert (decision.opens, told.changed, told.differences, told.warnings) == (False, False, (), ())
+    assert told.before == told.after == _SESSION.as_dict()
+
+
+def test_what_is_absent_is_opened() -> None:
+    told = outcome(Wish(_REQUEST), decide(Wish(_REQUEST), None), _SESSION)
+    assert (told.changed, told.before, told.after) == (True, None, _SESSION.as_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"state": "failed", "failure": "haproxy died"}, "state failed (haproxy died)"),
+        ({"state": "requested"}, "state requested"),
+        ({"connections": 5}, "connections 5, not 2"),
+        ({"rate": 7}, "rate 7, not 10000"),
+        ({"targets": ("localhost:5074",)}, "targets localhost:5074, not localhost:5074, [::1]:5075"),
+        ({"targets": ("[::1]:5075", "localhost:5074")}, "targets [::1]:5075, localhost:5074, not"),
+        ({"targets": ()}, "targets , not"),
+    ],
+)
+def test_what_differs_is_opened_anew_and_named(changes: dict[str, Any], words: str) -> None:
+    decision = decide(Wish(_REQUEST), dataclasses.replace(_SESSION, **changes))
+    assert decision.opens
+    assert words in " ".join(decision.differences)
+
+
+def test_addresses_are_compared_by_value_and_used_in_turn() -> None:
+    spelled = dataclasses.replace(_SESSION, targets=("LOCALHOST:5074", "[0:0::1]:5075"))
+    assert differences(spelled, _REQUEST) == ()
+    spread = dataclasses.replace(_SESSION, targets=("localhost:5074", "localhost:5074"))
+    assert differences(spread, dataclasses.replace(_REQUEST, targets=_TARGETS[:1])) == ()
+
+
+def test_a_session_whose_key_is_lost_is_opened_anew_with_a_warning(tmp_path: Path) -> None:
+    for held in (None, _ticket(key=None), _ticket(entry_points=parse_endpoints(["192.0.2.7:5109"]))):
+        wish = Wish(_REQUEST, tmp_path / "ticket.json", "", held)
+        decision = decide(wish, _KEYED)
+        assert decision.opens
+        assert "The key of session abc is lost" in decision.warnings[0]
+        assert str(tmp_path / "ticket.json") in decision.warnings[0]
+
+
+def test_a_session_with_its_ticket_is_left_alone_whatever_the_server_is_called(tmp_path: Path) -> None:
+    held = _ticket(entry_points=parse_endpoints(["gateway:5100", "gateway:5101"]))
+    decision = decide(Wish(_REQUEST, tmp_path / "ticket.json", "", held), _KEYED)
+    assert not decision.opens
+
+
+def test_a_ticket_without_a_key_is_simply_written_again(tmp_path: Path) -> None:
+    wish = Wish(_REQUEST, tmp_path / "ticket.json")
+    decision = decide(wish, _SESSION)
+    told = outcome(wish, decision, _SESSION)
+    assert (decision.opens, decision.writes_ticket, told.changed) == (False, True, True)
+    assert told.before
+    assert told.after
+    assert (told.before["ticket"], told.after["ticket"]) == (None, str(tmp_path / "ticket.json"))
+
+
+def test_a_session_with_a_key_and_without_a_ticket_draws_a_warning() -> None:
+    told = outcome(Wish(_REQUEST), decide(Wish(_REQUEST), None), _KEYED)
+    assert "no ticket was asked for" in told.warnings[0]
+
+
+def test_the_key_is_the_tickets_or_new_and_never_the_mock_uids() -> None:
+    assert Wish(_REQUEST, None, "", _ticket()).keyed_request.key == _KEY
+    assert len(Wish(_REQUEST).keyed_request.key or b"") == 32
+    assert Wish(_REQUEST).keyed_request.key != Wish(_REQUEST).keyed_request.key
+    outbound = dataclasses.replace(_REQUEST, direction=Direction.OUTBOUND)
+    assert Wish(outbound).keyed_request.key is None
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_u06_the_mock_uid_never_carries_a_key(direction: Direction) -> None:
+    mock = dataclasses.replace(_REQUEST, uid=Uid(MOCK_UID), key=_KEY, direction=direction)
+    assert Wish(mock).keyed_request.key is None
+
+
+def test_the_ticket_of_another_session_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "ticket.json"
+    tickets.write(path, _ticket(uid=Uid("other")))
+    with pytest.raises(SciStreamError) as caught:
+        make_wish(_REQUEST, path, "")
+    assert caught.value.code is Code.BAD_TICKET
+    assert "it is of session other, and abc is wished for" in str(caught.value)
+
+
+def test_the_key_goes_into_a_ticket_only_where_it_is_used() -> None:
+    server = Endpoint("192.0.2.7", 5000)
+    assert tickets.of_session(_KEYED, control_server=server, key=_KEY) == _ticket()
+    assert tickets.of_session(_SESSION, control_server=server, key=_KEY) == _ticket(key=None)
+
+
+def test_a_wildcard_entry_point_is_where_its_server_was_called() -> None:
+    server = Endpoint("gateway.example", 5000)
+    told = ("0.0.0.0:5100", "[::]:5101", "192.0.2.7:5102")
+    assert reachable(told, server) == ("gateway.example:5100", "gateway.example:5101", "192.0.2.7:5102")
+    assert reachable(["0.0.0.0:5100"], Endpoint("::1", 5000)) == ("[::1]:5100",)
+
+
+def test_a_session_is_read_from_the_wire_by_parsing() -> None:
+    message = wire.Session(uid="abc", direction="inbound", state="active", entry_points=["[::1]:5100"])
+    message.failure = "two\nlines\x1b[2J"
+    session = read_session(message, Endpoint("localhost", 5000))
+    assert session.entry_points == ("[::1]:5100",)
+    assert session.as_dict()["direction"] == "inbound"
+    assert session.failure == "two lines [2J"
+    for field, value in (("uid", "../x"), ("direction", "up")):
+        bad = wire.Session(**({"uid": "abc", "direction": "inbound"} | {field: value}))
+        with pytest.raises(SciStreamError):
+            read_session(bad, Endpoint("localhost", 5000))
+
+
+def test_facts_are_plain_data_and_tell_the_encryption_in_use() -> None:
+    engines = [wire.Engine(name="haproxy", encryption="none"), wire.Engine(name="stunnel", encryption="tls-psk")]
+    facts = read_facts(wire.ServerFacts(version="0.1.0", engine="stunnel", engines=engines, certificate_names=["a"]))
+    assert facts.encryption == "tls-psk"
+    told = facts.as_dict()
+    assert told["engines"][0] == {
+        "name": "haproxy",
+        "installed": False,
+        "version": "",
+        "program": "",
+        "encryption": "none",
+    }
+    assert told["certificate_names"] == ["a"]

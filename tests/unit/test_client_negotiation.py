@@ -1,0 +1,274 @@
+"""The order of calls and its way back, against a control server that is a list of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from scistream.addresses import Endpoint
+from scistream.client.channel import Answer, Connection
+from scistream.client.control_servers import ControlServer
+from scistream.client.negotiation import SessionRequest, await_session, open_session, register, release_session
+from scistream.client.tickets import Ticket
+from scistream.errors import Code, SciStreamError
+from scistream.terms import Direction, Uid
+
+_UID = Uid("abc")
+_TARGET = Endpoint("localhost", 5074)
+_ANSWER = Answer(("192.0.2.7:5100",), ("localhost:5074",))
+_OLD = SciStreamError(Code.OLD_CONTROL_SERVER, server="x", operation="describe a session")
+_UNKNOWN = SciStreamError(Code.UID_UNKNOWN, uid=_UID)
+_EXISTS = SciStreamError(Code.UID_EXISTS, uid=_UID, state="active")
+_BROKEN = SciStreamError(Code.CONTROL_SERVER_BROKEN, server="x", words="out of order")
+
+
+class _Clock:
+    """Time that passes only by pausing."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@dataclass
+class _Pending:
+    """A call: answered, failed, or (None) under way for good."""
+
+    outcome: Any
+    cancelled: bool = False
+
+    def done(self) -> bool:
+        return self.outcome is not None
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def notify(self, callback: Callable[[], None]) -> None:
+        if self.done():
+            callback()
+
+    def result(self) -> Any:
+        assert self.done(), "nobody may wait here for ever"
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+    def failure(self, seconds: float) -> SciStreamError | None:
+        return self.outcome if isinstance(self.outcome, SciStreamError) else None
+
+
+@dataclass
+class _Server:
+    """Stands where a Connection stands; `hellos` are answered in turn, the last one for good."""
+
+    req: Any = _ANSWER
+    hellos: list[Any] = field(default_factory=lambda: [()])
+    updates: Any = _ANSWER
+    releases: Any = None
+    calls: list[str] = field(default_factory=list)
+    pending: _Pending | None = None
+    key: bytes | None = None
+
+    def __post_init__(self) -> None:
+        self.control_server = ControlServer(Endpoint("gateway.example", 5000), timeout=30.0)
+
+    def request(self, *args: Any, **named: Any) -> _Pending:
+        self.calls.append("req")
+        # It is answered by the hello that comes through; a refusal is there at once.
+        refused = isinstance(self.req, SciStreamError)
+        self.pending = _Pending(self.req if refused or not self.hellos else None)
+        return self.pending
+
+    def hello(self, *args: Any, **named: Any) -> _Pending:
+        self.calls.append("hello")
+        outcome = self.hellos.pop(0) if len(self.hellos) > 1 else self.hellos[0]
+        if self.pending and not isinstance(outcome, BaseException) and self.pending.outcome is None:
+            self.pending.outcome = self.req
+        return _Pending(outcome)
+
+    def update(self, *args: Any, key: bytes | None = None) -> Any:
+        self.calls.append("update")
+        self.key = key
+        return self._give(self.updates)
+
+    def release(self, *args: Any, **named: Any) -> Any:
+        self.calls.append("release")
+        return self._give(self.releases)
+
+    def describe(self, *args: Any) -> Any:
+        raise _OLD
+
+    def _give(self, outcome: Any) -> Any:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+def _request(**changes: Any) -> SessionRequest:
+    return SessionRequest(_UID, Direction.INBOUND, (_TARGET,), 1, **changes)
+
+
+def _open(server: _Server, clock: _Clock | None = None, **changes: Any) -> Any:
+    time = clock or _Clock()
+    return open_session(cast("Connection", server), _request(**changes), clock=time, pause=time.pause)
+
+
+def _failure(server: _Server, clock: _Clock | None = None) -> SciStreamError:
+    with pytest.raises(SciStreamError) as caught:
+        _open(server, clock)
+    return caught.value
+
+
+def test_u30_the_hello_goes_out_right_after_the_req() -> None:
+    server, clock = _Server(), _Clock()
+    session = _open(server, clock, key=bytes(32))
+    assert server.calls == ["req", "hello", "update"]
+    assert clock.pauses == []
+    assert server.key == bytes(32)
+    assert session.entry_points == ("192.0.2.7:5100",)
+    assert session.is_active
+
+
+def test_u30_a_hello_that_came_too_early_is_repeated_with_growing_pauses() -> None:
+    server, clock = _Server(hellos=[_UNKNOWN] * 5 + [()]), _Clock()
+    _open(server, clock)
+    assert server.calls == ["req", *["hello"] * 6, "update"]
+    assert clock.pauses == sorted(clock.pauses)
+    assert clock.pauses[0] < 0.2
+    assert clock.pauses[-1] <= 1.0
+
+
+def test_u30_a_hello_is_repeated_only_until_the_deadline() -> None:
+    server, clock = _Server(hellos=[_UNKNOWN]), _Clock()
+    assert _failure(server, clock).code is Code.UID_UNKNOWN
+    assert 30.0 <= clock.now < 32.0
+    assert server.calls[-1] == "release"
+
+
+def test_u31_the_failure_of_the_req_is_the_one_that_is_told() -> None:
+    server = _Server(req=_EXISTS, hellos=[_UNKNOWN])
+    assert _failure(server) is _EXISTS
+    assert "update" not in server.calls
+
+
+def test_a_session_that_was_there_before_is_never_released() -> None:
+    for hello in (_UNKNOWN, (), _BROKEN):
+        server = _Server(req=_EXISTS, hellos=[hello])
+        assert _failure(server) is _EXISTS
+        assert "release" not in server.calls
+
+
+def test_u31_a_req_that_was_taken_up_and_failed_leaves_nothing() -> None:
+    late = SciStreamError(Code.HELLO_TIMEOUT, uid=_UID, seconds=180.0)
+    server = _Server(req=late, hellos=[_BROKEN])
+    assert _failure(server) is late
+    assert server.calls[-1] == "release"
+
+
+def test_a_hello_that_is_refused_takes_the_req_back() -> None:
+    server = _Server(hellos=[_BROKEN])
+    assert _failure(server) is _BROKEN
+    assert server.calls == ["req", "hello", "release"]
+    assert server.pending
+    assert server.pending.cancelled
+
+
+def test_u50_an_update_that_fails_is_rolled_back() -> None:
+    missing = SciStreamError(Code.ENGINE_MISSING, engine="HAProxy", program="haproxy", packages="haproxy")
+    server = _Server(updates=missing)
+    assert _failure(server) is missing
+    assert server.calls == ["req", "hello", "update", "release"]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(143)])
+def test_an_interruption_is_rolled_back_and_raised_as_it_was(interruption: BaseException) -> None:
+    server = _Server(updates=interruption)
+    with pytest.raises(type(interruption)) as caught:
+        _open(server)
+    assert caught.value is interruption
+    assert server.calls[-1] == "release"
+
+
+def test_a_roll_back_that_fails_is_a_note_on_the_first_error() -> None:
+    server = _Server(updates=_BROKEN, releases=SciStreamError(Code.DEADLINE, what="x", seconds=15.0, last="y"))
+    error = _failure(server)
+    assert error is _BROKEN
+    assert "abc may be left over there" in "".join(error.__notes__)
+    del error.__notes__
+
+
+def test_u32_a_session_needs_targets() -> None:
+    server = _Server()
+    with pytest.raises(SciStreamError) as caught:
+        open_session(cast("Connection", server), SessionRequest(_UID, Direction.INBOUND, (), 1))
+    assert caught.value.code is Code.NO_TARGETS
+    assert server.calls == []
+
+
+def test_an_awaited_session_takes_the_targets_that_were_registered() -> None:
+    server = _Server(hellos=[])
+    session = await_session(cast("Connection", server), SessionRequest(_UID, Direction.INBOUND, (), 1))
+    assert server.calls == ["req", "update"]
+    assert session.targets == ("localhost:5074",)
+
+
+def test_an_awaited_session_that_nobody_registers_says_so_and_leaves_nothing() -> None:
+    late = SciStreamError(Code.DEADLINE, what="to open a session", seconds=7.0, last="nothing")
+    server = _Server(req=late)
+    with pytest.raises(SciStreamError) as caught:
+        await_session(cast("Connection", server), SessionRequest(_UID, Direction.INBOUND, (), 1), wait=7.0)
+    assert caught.value.code is Code.HELLO_TIMEOUT
+    assert "within 7 s" in str(caught.value)
+    assert server.calls == ["req", "release"]
+
+
+def test_a_registration_comes_before_the_req_as_well() -> None:
+    server, clock = _Server(hellos=[_UNKNOWN, _UNKNOWN, ("192.0.2.7:5100",)]), _Clock()
+    connection = cast("Connection", server)
+    told = register(connection, _UID, Direction.OUTBOUND, (_TARGET,), clock=clock, pause=clock.pause)
+    assert told == ("192.0.2.7:5100",)
+    assert server.calls == ["hello"] * 3
+
+
+def test_release_says_whether_there_was_something() -> None:
+    assert release_session(cast("Connection", _Server()), _UID) is True
+    assert release_session(cast("Connection", _Server(releases=_UNKNOWN)), _UID) is False
+    with pytest.raises(SciStreamError) as caught:
+        release_session(cast("Connection", _Server(releases=_BROKEN)), _UID)
+    assert caught.value is _BROKEN
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"uid": Uid("../x")}, Code.BAD_UID),
+        ({"connections": 0}, Code.BAD_CONNECTIONS),
+        ({"connections": 10**6}, Code.BAD_CONNECTIONS),
+        ({"rate": 0}, Code.BAD_RATE),
+        ({"rate": 2**31}, Code.BAD_RATE),
+        ({"targets": (_TARGET, _TARGET)}, Code.TOO_MANY_TARGETS),
+    ],
+)
+def test_u08_u26_u37_bad_requests_do_not_leave_the_client(changes: dict[str, Any], code: Code) -> None:
+    values: dict[str, Any] = {"uid": _UID, "direction": Direction.INBOUND, "targets": (_TARGET,), "connections": 1}
+    with pytest.raises(SciStreamError) as caught:
+        SessionRequest(**(values | changes))
+    assert caught.value.code is code
+
+
+def test_a_ticket_gives_the_outbound_request() -> None:
+    entry_points = (Endpoint("192.0.2.7", 5100), Endpoint("192.0.2.7", 5101))
+    ticket = Ticket(_UID, "", entry_points, 2, Endpoint("gateway.example", 5000), (_TARGET,), bytes(32))
+    request = SessionRequest.of_ticket(ticket, rate=7)
+    assert request == SessionRequest(_UID, Direction.OUTBOUND, entry_points, 2, 7, bytes(32))
+    assert repr(bytes(32)) not in repr(request)

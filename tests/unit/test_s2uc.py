@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from scistream import __version__
+from scistream.addresses import Endpoint
+from scistream.cli import appctrl, s2uc
+from scistream.cli.calling import parse_remote_host, targets_at
+from scistream.cli.telling import Teller
+from scistream.client import ControlServer, Session
+from scistream.errors import Code, SciStreamError
+from scistream.terms import Direction, Uid
+
+_SERVER = ControlServer(Endpoint("gateway.example", 5000))
+_SESSION = Session.untold(
+    Uid("abc"), Direction.INBOUND, ("192.0.2.7:5100", "192.0.2.7:5101"), (Endpoint("localhost", 5074),), 2, 10000
+)
+_HEAVY = {"ansible", "asyncio", "cryptography", "google", "grpc", "jinja2", "pydantic", "structlog", "tenacity"}
+
+
+@pytest.mark.parametrize("tool", ["s2uc", "appctrl"])
+def test_the_version_is_said_without_loading_anything_heavy(tool: str) -> None:
+    program = (
+        "import sys\n"
+        f"from scistream.cli.{tool} import command\n"
+        f"command.main(['--version'], prog_name={tool!r}, standalone_mode=False)\n"
+        "print(*sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    version, modules = done.stdout.splitlines()
+    assert version == f"{tool} {__version__}"
+    assert _HEAVY.isdisjoint(name.split(".")[0] for name in modules.split())
+
+
+def _spellings(group: click.Group) -> list[tuple[str, str]]:
+    words = []
+    for name, command in group.commands.items():
+        options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+        words += [(name, option) for option in options]
+    return words
+
+
+@pytest.mark.parametrize(
+    ("group", "command", "option"),
+    [
+        pytest.param(group, command, option, id=f"{command}{option}")
+        for group in (s2uc.command, appctrl.command)
+        for command, option in _spellings(group)
+    ],
+)
+def test_u54_every_command_and_option_is_known_in_both_spellings(group: click.Group, command: str, option: str) -> None:
+    for word in (command, command.replace("-", "_")):
+        for flag in (option, "--" + option[2:].replace("-", "_")):
+            # The help is asked for after the option: an option that nobody knows ends it first.
+            value = [] if flag in {"--json", "--compat"} else ["9:9" if flag == "--s2cs" else "1"]
+            done = CliRunner().invoke(group, [word, flag, *value, "--help"])
+            assert done.exit_code == 0, done.output
+
+
+def test_the_documented_commands_are_there() -> None:
+    assert set(s2uc.command.commands) >= {
+        "inbound-request",
+        "outbound-request",
+        "prod-req",
+        "release",
+        "login",
+        "check-auth",
+        "logout",
+    }
+    assert set(appctrl.command.commands) == {"create-appctrl", "mock"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["outbound-request"],
+        ["outbound-request", "abc"],
+        ["outbound-request", "abc", "a:1", "b:2"],
+        ["outbound-request", "abc", "a:1", "--name", "n"],
+        ["inbound-request", "--name", "n", "--mock"],
+        ["release"],
+        ["release", "abc", "--name", "n"],
+    ],
+)
+def test_what_does_not_name_one_session_is_refused(words: list[str]) -> None:
+    done = CliRunner().invoke(s2uc.command, words)
+    assert done.exit_code == 2
+    assert "Usage: " in done.output
+
+
+def test_the_first_lines_are_the_deployed_tools(capsys: pytest.CaptureFixture[str]) -> None:
+    for teller, server, word in (
+        (Teller("s2uc"), _SERVER, "NO_AUTH"),
+        (Teller("s2uc", compat=True), _SERVER, "INVALID_TOKEN"),
+        (Teller("s2uc", compat=True), replace(_SERVER, token="secret"), "***"),
+    ):
+        teller.heading("abc", server, Direction.INBOUND)
+        assert capsys.readouterr().out == f"uid; s2cs; access_token; role\nabc gateway.example:5000 {word} PROD\n"
+
+
+def test_a_session_is_told_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+    Teller("s2uc").session(_SESSION, _SERVER)
+    assert capsys.readouterr().out.splitlines() == [
+        "Inbound session abc runs on gateway.example:5000.",
+        "  entry point 192.0.2.7:5100 -> localhost:5074",
+        "  entry point 192.0.2.7:5101 -> localhost:5074",
+        "Listeners: ['192.0.2.7:5100', '192.0.2.7:5101']",
+        "At the other end: s2uc outbound-request abc 192.0.2.7:5100,192.0.2.7:5101 --s2cs GATEWAY:5000",
+    ]
+
+
+def test_an_outbound_session_says_where_to_connect(capsys: pytest.CaptureFixture[str]) -> None:
+    Teller("s2uc").session(replace(_SESSION, direction=Direction.OUTBOUND), _SERVER)
+    out = capsys.readouterr().out
+    assert "The application connects to an entry point above." in out
+    assert "At the other end" not in out
+
+
+def test_for_machines_stdout_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    keyed = replace(_SESSION, engine="stunnel", encryption="tls-psk")
+    teller = Teller("s2uc", as_json=True)
+    teller.heading("abc", _SERVER, Direction.INBOUND)
+    teller.session(keyed, _SERVER, ticket=Path("a ticket.json"))
+    out, err = capsys.readouterr()
+    body = json.loads(out)
+    assert body["session"] == keyed.as_dict()
+    assert body["next"] == "s2uc outbound-request --ticket 'a ticket.json' --s2cs GATEWAY:5000"
+    assert err.startswith("uid; s2cs; access_token; role\n")
+    assert "(stunnel, TLS 1.3 with a key of its own between the gateways)" in err
+
+
+def test_a_key_that_nobody_will_have_draws_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    Teller("s2uc").session(replace(_SESSION, encryption="tls-psk"), _SERVER)
+    assert "no --ticket FILE was given to hand it over" in capsys.readouterr().err
+
+
+def test_u58_targets_are_at_names_and_addresses_of_both_kinds() -> None:
+    assert targets_at(parse_remote_host("[::1]"), "1, 2") == (Endpoint("::1", 1), Endpoint("::1", 2))
+    assert targets_at(parse_remote_host("::1"), "1") == (Endpoint("::1", 1),)
+    assert targets_at(parse_remote_host("Gateway.Example"), "1") == (Endpoint("gateway.example", 1),)
+
+
+@pytest.mark.parametrize("ports", ["", "1,", "0", "65536", "1;2", "1\nserver x", "1-5"])
+def test_u07_bad_ports_are_no_targets(ports: str) -> None:
+    with pytest.raises(SciStreamError) as caught:
+        targets_at("localhost", ports)
+    assert caught.value.code is Code.BAD_ADDRESS
