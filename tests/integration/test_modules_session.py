@@ -1,0 +1,331 @@
+"""Modules session, session_info and control_server_info, by real runs of Ansible against real control servers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_runs import Result, Run, run_adhoc, run_play, steps
+
+_INBOUND, _OUTBOUND, _NOBODY = "127.0.40.1", "127.0.40.2", "127.0.40.9:24999"
+_PORT, _PORTS = 24100, "24110-24119"
+_SESSION, _INFO = "scistream.core.session", "scistream.core.session_info"
+_SERVER_INFO = "scistream.core.control_server_info"
+
+ControlServers = Callable[..., Any]
+
+
+@pytest.fixture
+def control_server(control_server_factory: ControlServers) -> ControlServers:
+    """Starts a control server on an address and ports of these tests."""
+
+    def start(address: str = _INBOUND, **more: Any) -> Any:
+        return control_server_factory(address=address, **{"port": _PORT, "port_range": _PORTS} | more)
+
+    return start
+
+
+def reach(server: Any) -> dict[str, Any]:
+    """The parameters that say how a control server is reached."""
+    return {"control_server": server.endpoint, "server_certificate": str(server.certificate), "timeout": 20}
+
+
+def look(name: str, server: Any, **more: Any) -> dict[str, Any]:
+    return {"name": name, _INFO: reach(server) | more}
+
+
+def assert_walks(run: Run, before: str = "") -> list[Result]:
+    """Check predicts what do does; then there is nothing left to do."""
+    check, do, check_again, do_again = walk = [run.named(f"{before}{step}") for step in _steps()]
+    assert [one.outcome for one in walk] == ["ok"] * 4, run.output
+    assert [one.changed for one in walk] == [True, True, False, False]
+    assert check["diff"] == do["diff"]
+    assert check["differences"] == do["differences"]
+    assert check_again["session"] == do_again["session"] == do["session"]
+    assert check_again["diff"]["before"] == check_again["diff"]["after"] == {}
+    return walk
+
+
+def _steps() -> list[str]:
+    return [task["name"] for task in steps("", {})]
+
+
+def walk(before: str, action: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{**task, "name": f"{before}{task['name']}"} for task in steps(action, arguments)]
+
+
+def foreseeable(result: Result) -> dict[str, Any]:
+    """The facts of a session that the control server has no say in."""
+    told = ("entry_points", "opened", "owner")
+    return {key: value for key, value in result["session"].items() if key not in told}
+
+
+@pytest.mark.parametrize("engine", ["haproxy", "nginx", "stunnel"])
+def test_a_stream_walks_from_nothing_and_back(
+    tmp_path: Path, control_server: ControlServers, echo_target: Any, round_trip: Any, engine: str
+) -> None:
+    far, near = control_server(_INBOUND, engine=engine), control_server(_OUTBOUND, engine=engine)
+    ticket, secret = str(tmp_path / "beam.ticket"), str(tmp_path / "site.secret")
+    named = {"name": "beam", "site_secret": secret, "ticket": ticket}
+    inbound = reach(far) | named | {"direction": "inbound", "targets": [echo_target.endpoint]}
+    outbound = reach(near) | {"direction": "outbound", "ticket": ticket}
+    run = run_play(
+        [
+            {"name": "outbound before inbound", _SESSION: outbound | named, "check_mode": True},
+            *walk("inbound ", _SESSION, inbound),
+            *walk("outbound ", _SESSION, outbound),
+            look("far", far),
+            look("named", near, name="beam", site_secret=secret),
+            look("another name", near, name="other", site_secret=secret),
+            look("other direction", near, direction="inbound"),
+        ],
+        directory=tmp_path,
+    )
+    assert run.code == 0, run.output
+    assert run.named("outbound before inbound").changed
+    assert run.named("outbound before inbound")["session"]["uid"] is None
+    first, opened, *_ = assert_walks(run, "inbound ")
+    assert first["session"]["uid"] is None
+    assert foreseeable(first) | {"uid": opened["session"]["uid"]} == foreseeable(opened)
+    second, connected, *_ = assert_walks(run, "outbound ")
+    assert foreseeable(second) == foreseeable(connected)
+    assert connected["session"]["uid"] == opened["session"]["uid"]
+    assert connected["session"]["targets"] == opened["session"]["entry_points"]
+    assert run.named("far")["sessions"] == [opened["session"] | {"name": None}]
+    assert run.named("named")["sessions"] == [connected["session"]]
+    assert run.named("another name")["sessions"] == run.named("other direction")["sessions"] == []
+    data = bytes(range(256)) * 400
+    assert round_trip(connected["session"]["entry_points"][0], data) == data
+
+    key = json.loads(Path(ticket).read_text())["key"]
+    assert (key is None) == (engine != "stunnel")
+    run = run_play(
+        [
+            *walk("outbound ", _SESSION, outbound | {"state": "absent"}),
+            *walk("inbound ", _SESSION, reach(far) | {"ticket": ticket, "state": "absent"}),
+            look("far", far),
+            look("near", near),
+        ],
+        directory=tmp_path,
+        options=["-vvv"],
+    )
+    assert run.code == 0, run.output
+    assert key is None or key not in run.output
+    assert_walks(run, "outbound ")
+    gone = assert_walks(run, "inbound ")
+    assert gone[1]["session"] is None
+    assert gone[0]["diff"]["before"]["ticket"] == ticket
+    assert not Path(ticket).exists()
+    assert run.named("far")["sessions"] == run.named("near")["sessions"] == []
+
+
+def test_check_only_reads(tmp_path: Path, control_server: ControlServers) -> None:
+    server = control_server()
+    secret, ticket = tmp_path / "site.secret", tmp_path / "beam.ticket"
+    wish = {"name": "beam", "site_secret": str(secret), "ticket": str(ticket), "direction": "inbound"}
+    run = run_play(
+        [
+            {"name": "opens", _SESSION: reach(server) | wish | {"targets": [_NOBODY]}, "check_mode": True},
+            look("sessions", server),
+        ],
+        directory=tmp_path,
+    )
+    assert run.code == 0, run.output
+    assert run.named("opens").changed
+    assert run.named("sessions")["sessions"] == []
+    assert not secret.exists()
+    assert not ticket.exists()
+    assert server.files("") == ["journal.sqlite3", *server.files("journal.sqlite3-"), *server.files("s2cs")]
+
+
+def test_other_parameters_open_a_session_anew(tmp_path: Path, control_server: ControlServers) -> None:
+    server = control_server()
+    wish = reach(server) | {"uid": "beam", "direction": "PROD", "targets": [_NOBODY], "rate": 5}
+    other = wish | {"targets": [_NOBODY, "127.0.40.9:24998"], "num_conn": 3}
+    run = run_play(
+        [
+            {"name": "first", _SESSION: wish},
+            *walk("", _SESSION, other),
+            {"name": "old words", _SESSION: other | {"prod_listeners": other["targets"], "targets": None}},
+            {"name": "other order", _SESSION: wish | {"targets": other["targets"][::-1], "connections": 2}},
+        ],
+        directory=tmp_path,
+    )
+    assert run.code == 0, run.output
+    check, do, *_ = assert_walks(run)
+    assert check["diff"]["before"]["connections"] == 1
+    assert check["diff"]["after"] == {"connections": 3, "targets": other["targets"]}
+    assert "connections 1, not 3" in do["differences"]
+    assert len(do["session"]["entry_points"]) == 3
+    assert run.named("first")["session"]["rate"] == 5
+    assert run.named("other order").changed
+
+
+def test_a_failed_session_is_opened_anew(tmp_path: Path, control_server: ControlServers, is_free: Any) -> None:
+    server = control_server()
+    wish = reach(server) | {"uid": "beam", "direction": "inbound", "targets": [_NOBODY]}
+    run = run_play([{"name": "first", _SESSION: wish}], directory=tmp_path)
+    assert run.code == 0, run.output
+    for process in server.data_servers():
+        process.kill()
+    until = {"until": "gateway.sessions[0].state == 'failed'", "retries": 40, "delay": 0.1, "register": "gateway"}
+    run = run_play([look("failed", server) | until, *walk("", _SESSION, wish)], directory=tmp_path)
+    check, do, *_ = assert_walks(run)
+    assert run.named("failed")["sessions"][0]["failure"]
+    assert check["diff"]["before"]["state"] == "failed"
+    assert do["session"]["state"] == "active"
+
+
+def test_both_ends_at_one_gateway_are_released_together(tmp_path: Path, control_server: ControlServers) -> None:
+    server = control_server()
+    ends = [
+        {"name": one, _SESSION: reach(server) | {"uid": "relay", "direction": one, "targets": [_NOBODY]}}
+        for one in ("inbound", "outbound")
+    ]
+    absent = reach(server) | {"uid": "relay", "state": "absent"}
+    run = run_play([*ends, *walk("", _SESSION, absent), look("left", server)], directory=tmp_path)
+    check, *_ = assert_walks(run)
+    assert set(check["diff"]["before"]) == {"inbound", "outbound"}
+    assert run.named("left")["sessions"] == []
+
+
+def test_a_control_server_says_what_it_is(tmp_path: Path, control_server: ControlServers) -> None:
+    secure, plain = control_server(), control_server(_OUTBOUND, ssl=False, engine="nginx")
+    tasks = [
+        {"name": "secure", _SERVER_INFO: reach(secure)},
+        {"name": "plain", _SERVER_INFO: {"s2cs": plain.endpoint, "insecure_plain_text": True}, "check_mode": True},
+    ]
+    run = run_play(tasks, directory=tmp_path)
+    assert run.code == 0, run.output
+    facts = run.named("secure")["control_server"]
+    assert (facts["address"], facts["engine"], facts["tls"]) == (secure.endpoint, "haproxy", True)
+    assert (facts["authentication"], facts["port_range"], facts["sessions"]) == ("NO_AUTH", _PORTS, 0)
+    assert facts["certificate_names"] == [_INBOUND]
+    assert {engine["name"] for engine in facts["engines"]} == {"haproxy", "nginx", "stunnel"}
+    facts = run.named("plain")["control_server"]
+    assert (facts["engine"], facts["tls"], facts["certificate_expires"]) == ("nginx", False, 0)
+
+
+def test_the_group_says_once_how_the_control_server_is_reached(tmp_path: Path, control_server: ControlServers) -> None:
+    server = control_server()
+    once = {"group/scistream.core.control": reach(server)}
+    tasks = [
+        {"name": "open", _SESSION: {"uid": "beam", "direction": "inbound", "targets": [_NOBODY]}},
+        {"name": "sessions", _INFO: {}},
+        {"name": "server", _SERVER_INFO: {}},
+    ]
+    run = run_play(tasks, directory=tmp_path, module_defaults=once)
+    assert run.code == 0, run.output
+    assert len(run.named("sessions")["sessions"]) == run.named("server")["control_server"]["sessions"] == 1
+
+
+def test_an_adhoc_call_works_as_people_type_it(tmp_path: Path, control_server: ControlServers) -> None:
+    server = control_server()
+    words = f"control_server={server.endpoint} server_certificate={server.certificate}"
+    run = run_adhoc("localhost", "-m", _INFO, "-a", words, directory=tmp_path)
+    assert run.code == 0, run.output
+    assert "localhost | SUCCESS" in run.output
+    assert "sessions: []" in run.output
+    run = run_adhoc("localhost", "-m", _INFO, "-a", "control_server=127.0.40.8:24100", directory=tmp_path)
+    assert run.code == 2
+    assert "cannot connect to control server 127.0.40.8:24100: nothing listens there" in run.output
+    assert "code: CONTROL_SERVER_UNREACHABLE" in run.output
+
+
+def test_u50_bad_input_fails_with_a_sentence_and_a_code_and_leaves_nothing(
+    tmp_path: Path, control_server: ControlServers, certificate_factory: Any
+) -> None:
+    server, plain = control_server(), control_server(_OUTBOUND, ssl=False)
+    stranger = certificate_factory(_INBOUND)
+    wish = reach(server) | {"uid": "beam", "direction": "inbound", "targets": [_NOBODY]}
+    wrong: dict[str, tuple[str, dict[str, Any]]] = {
+        "no address": ("BAD_ADDRESS", wish | {"targets": ["10.0.0.5"]}),
+        "u07 newline": ("BAD_ADDRESS", wish | {"targets": ["10.0.0.5:5074\nbind *:1"]}),
+        "u08 path": ("BAD_UID", wish | {"uid": "../beam"}),
+        "no connections": ("BAD_CONNECTIONS", wish | {"connections": 0}),
+        "a million connections": ("BAD_CONNECTIONS", wish | {"connections": 10**6}),
+        "more targets than connections": ("TOO_MANY_TARGETS", wish | {"targets": [_NOBODY] * 2, "connections": 1}),
+        "more connections than ports": ("PORTS_EXHAUSTED", wish | {"connections": 11}),
+        "no targets": ("NO_TARGETS", wish | {"targets": []}),
+        "rate": ("BAD_RATE", wish | {"rate": 0}),
+        "name": ("BAD_NAME", wish | {"uid": None, "name": "tab\t"}),
+        "neither name nor uid": ("BAD_CONFIGURATION", wish | {"uid": None}),
+        "no direction": ("BAD_CONFIGURATION", wish | {"direction": None}),
+        "timeout": ("BAD_CONFIGURATION", wish | {"timeout": 0}),
+        "ticket missing": ("BAD_TICKET", wish | {"direction": "outbound", "uid": None, "ticket": "/nowhere"}),
+        "nobody there": ("CONTROL_SERVER_UNREACHABLE", wish | {"control_server": "127.0.40.8:24100"}),
+        "u47 TLS to plain text": ("PLAIN_TEXT_SERVER", wish | {"control_server": plain.endpoint}),
+        "plain text to TLS": ("TLS_SERVER", wish | {"insecure_plain_text": True}),
+        "certificate missing": ("CERTIFICATE_MISSING", wish | {"server_certificate": "/nowhere.crt"}),
+        "certificate of another": ("CERTIFICATE_NOT_TRUSTED", wish | {"server_cert": str(stranger.certificate)}),
+        "certificate for another": ("CERTIFICATE_WRONG_NAME", wish | {"control_server": f"localhost:{_PORT}"}),
+    }
+    wrong["certificate of another"][1].pop("server_certificate")
+    # Not this machine's loopback name, or the server would have to listen there too.
+    del wrong["certificate for another"]
+    tasks = [{"name": name, _SESSION: given, "ignore_errors": True} for name, (_, given) in wrong.items()]
+    run = run_play(
+        [*tasks, look("left", server), {"name": "left plain", _INFO: plain_reach(plain)}], directory=tmp_path
+    )
+    found = {name: run.named(name).failure for name in wrong}
+    assert found == {name: code for name, (code, _) in wrong.items()}
+    for name in wrong:
+        assert run.named(name)["msg"].endswith("."), name
+        assert run.named(name)["failure"]["remedy"], name
+    assert run.named("left")["sessions"] == run.named("left plain")["sessions"] == []
+    assert server.data_servers() == []
+
+
+def plain_reach(server: Any) -> dict[str, Any]:
+    return {"control_server": server.endpoint, "insecure_plain_text": True}
+
+
+def test_ansible_itself_refuses_what_it_can_tell(tmp_path: Path) -> None:
+    wish = {"control_server": "127.0.40.8:24100", "targets": [_NOBODY]}
+    tasks = [
+        {"name": "direction", _SESSION: wish | {"uid": "beam", "direction": "sideways"}, "ignore_errors": True},
+        {"name": "two names", _SESSION: wish | {"uid": "a", "name": "b", "direction": "CONS"}, "ignore_errors": True},
+        {"name": "none", _SESSION: wish | {"direction": "CONS"}, "ignore_errors": True},
+        {"name": "where to", _SESSION: wish | {"uid": "beam"}, "ignore_errors": True},
+    ]
+    run = run_play(tasks, directory=tmp_path)
+    assert "value of direction must be one of: inbound, outbound, PROD, CONS" in run.named("direction")["msg"]
+    assert "mutually exclusive: name|uid" in run.named("two names")["msg"]
+    assert "one of the following is required: name, uid, ticket" in run.named("none")["msg"]
+    assert "state is present but all of the following are missing: direction" in run.named("where to")["msg"]
+
+
+def test_a_token_is_in_no_output(tmp_path: Path, control_server: ControlServers) -> None:
+    server = control_server()
+    given = reach(server) | {"token": "hunter-2-secret"}
+    refused = reach(server) | {"token": "hunter-2-secret\n"}
+    tasks = [{"name": "given", _INFO: given}, {"name": "refused", _INFO: refused, "ignore_errors": True}]
+    run = run_play(tasks, directory=tmp_path, options=["-vvv"])
+    assert run.named("given").outcome == "ok", run.output
+    assert run.named("refused").failure == "AUTHENTICATION_REFUSED"
+    # The play itself, which -vvv may quote, is the user's own; what modules answer must not have it.
+    told = json.dumps([one.values for one in run.results])
+    assert "hunter-2-secret" not in told
+    assert "hunter-2-secret" not in server.words()
+
+
+def test_a_python_without_the_library_is_named(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    python = str(bare / "bin/python")
+    task = {
+        "name": "asks",
+        _SERVER_INFO: {"control_server": "127.0.40.8:24100"},
+        "vars": {"ansible_python_interpreter": python},
+        "ignore_errors": True,
+    }
+    run = run_play([task], directory=tmp_path)
+    assert run.named("asks").failure == "LIBRARY_MISSING"
+    assert "Failed to import the required Python library (scistream)" in run.named("asks")["msg"]
+    assert python in run.named("asks")["msg"]

@@ -1,0 +1,136 @@
+"""The modules' error funnel: one sentence and one code for what the library raises, and for the library's absence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.scistream.core.plugins.module_utils import _library
+from ansible_collections.scistream.core.plugins.module_utils._control import CONTROL_ARGUMENTS, control_server, report
+
+from scistream.errors import CATALOGUE, Code, SciStreamError
+
+Work = Callable[[AnsibleModule], dict[str, Any]]
+Run = Callable[..., dict[str, Any]]
+
+_SECRET = "hunter2"  # noqa: S105 - a token that must not be shown
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a module's work to its end and returns what Ansible reads, with the exit code as `rc`."""
+
+    def run_work(work: Work, **params: Any) -> dict[str, Any]:
+        with patch_module_args({"control_server": "gateway.example", **params}):
+            module = AnsibleModule(argument_spec=CONTROL_ARGUMENTS)
+            with pytest.raises(SystemExit) as ended:
+                report(module, lambda: work(module))
+        return {**json.loads(capsys.readouterr().out), "rc": ended.value.code}
+
+    return run_work
+
+
+def raising(error: Exception) -> Work:
+    def work(module: AnsibleModule) -> dict[str, Any]:
+        raise error
+
+    return work
+
+
+def test_what_the_work_returns_is_the_result(run: Run) -> None:
+    result = run(lambda module: {"changed": True, "session": None})
+    assert (result["rc"], result["changed"], result["session"]) == (0, True, None)
+
+
+def test_an_error_is_a_sentence_and_a_code_with_its_facts(run: Run) -> None:
+    error = SciStreamError(Code.UID_UNKNOWN, uid="beam")
+    result = run(raising(error))
+    assert result["rc"] == 1
+    assert result["failed"]
+    assert result["msg"] == str(error)
+    assert result["failure"]["code"] == "UID_UNKNOWN"
+    assert result["failure"]["details"] == {"uid": "beam"}
+    assert "session_info" in result["failure"]["remedy"]
+
+
+def test_every_code_of_the_catalogue_goes_through_the_funnel(run: Run) -> None:
+    for code, entry in CATALOGUE.items():
+        words = f"{entry.seen} {entry.cause} {entry.remedy} {entry.deployed}"
+        facts = {part.split("}")[0].split("!")[0].split(":")[0]: 7 for part in words.split("{")[1:]}
+        result = run(raising(SciStreamError(code, **facts)))
+        assert result["failure"]["code"] == code
+        assert result["msg"].endswith(".")
+
+
+def test_what_nobody_foresaw_is_not_swallowed() -> None:
+    with patch_module_args({"control_server": "gateway.example"}):
+        module = AnsibleModule(argument_spec=CONTROL_ARGUMENTS)
+        with pytest.raises(ZeroDivisionError):
+            report(module, lambda: {"changed": 1 / 0})
+
+
+def test_a_missing_library_is_named_with_the_python_that_lacks_it(run: Run) -> None:
+    def work(module: AnsibleModule) -> dict[str, Any]:
+        return {"never": _library.load(module, "scistream.no_such_module")}
+
+    result = run(work)
+    assert result["rc"] == 1
+    assert "scistream" in result["msg"]
+    assert sys.executable in result["msg"]
+    assert result["failure"]["code"] == "LIBRARY_MISSING"
+    assert result["failure"]["details"]["python"] == sys.executable
+
+
+def test_the_control_server_has_the_default_port_and_the_parameters(run: Run) -> None:
+    seen: list[Any] = []
+    run(lambda module: seen.append(control_server(module)) or {}, server_certificate="/ca.crt", timeout=5)
+    assert str(seen[0].address) == "gateway.example:5000"
+    assert str(seen[0].server_certificate) == "/ca.crt"
+    assert (seen[0].plain_text, seen[0].token, seen[0].timeout) == (False, None, 5.0)
+
+
+@pytest.mark.parametrize("alias", ["s2cs", "control_server"])
+def test_the_old_words_are_aliases(alias: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with patch_module_args({alias: "gateway.example:5001", "server_cert": "/old.crt"}):
+        module = AnsibleModule(argument_spec=CONTROL_ARGUMENTS)
+    assert module.params["control_server"] == "gateway.example:5001"
+    assert module.params["server_certificate"] == "/old.crt"
+
+
+def test_the_token_comes_from_the_environment_and_is_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCISTREAM_TOKEN", _SECRET)
+    seen: list[Any] = []
+    result = run(lambda module: seen.append(control_server(module)) or {"words": _SECRET})
+    assert seen[0].token == _SECRET
+    assert _SECRET not in json.dumps(result)
+    assert _SECRET not in repr(seen[0])
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "inf", "nan"])
+def test_a_timeout_that_is_none_is_refused(run: Run, seconds: object) -> None:
+    result = run(lambda module: {"never": control_server(module)}, timeout=seconds)
+    assert result["failure"]["code"] == "BAD_CONFIGURATION"
+    assert "timeout" in result["msg"]
+
+
+def test_null_is_the_default(run: Run) -> None:
+    seen: list[Any] = []
+    run(lambda module: seen.append(control_server(module)) or {}, timeout=None, insecure_plain_text=None)
+    assert (seen[0].timeout, seen[0].plain_text) == (30.0, False)
+
+
+def test_null_for_what_is_required_is_refused(run: Run) -> None:
+    result = run(lambda module: {"never": control_server(module)}, control_server=None)
+    assert result["failure"]["code"] == "BAD_CONFIGURATION"
+    assert "control_server" in result["msg"]
+
+
+def test_a_control_server_that_is_no_address_is_refused(run: Run) -> None:
+    result = run(lambda module: {"never": control_server(module)}, control_server="a:b:c")
+    assert result["failure"]["code"] == "BAD_ADDRESS"
+    assert "'a:b:c' is not an address" in result["msg"]
