@@ -21,7 +21,7 @@ _LAYERS = {
     "control_server": 3,
     "client": 3,
     "cli": 4,
-    "demo": 4,
+    "demo": 5,
 }
 # Not those that protoc generated, and not the package itself: it is of no layer.
 _MODULES = sorted(path for path in _ROOT.rglob("*.py") if "_pb2" not in path.name and path != _ROOT / "__init__.py")
@@ -31,12 +31,16 @@ def _room(module: str) -> str:
     return module.split(".")[1]
 
 
-def _imports(path: Path) -> Iterator[str]:
+def _all_imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("scistream."):
+        if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith("scistream."))
+            yield from (alias.name for alias in node.names)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    return (name for name in _all_imports(path) if name.startswith("scistream."))
 
 
 @pytest.mark.parametrize("path", _MODULES, ids=lambda path: str(path.relative_to(_ROOT)))
@@ -46,7 +50,11 @@ def test_a_module_imports_only_its_own_room_and_lower_layers(path: Path) -> None
     assert above == []
 
 
-def test_the_server_knows_nothing_of_ansible_and_the_modules_nothing_of_grpc() -> None:
+def test_the_library_knows_nothing_of_ansible_and_the_modules_nothing_of_grpc() -> None:
     plugins = _ROOT.parents[1] / "plugins"
-    assert not [path for path in _MODULES if "import ansible" in path.read_text() or "from ansible" in path.read_text()]
-    assert not [path for path in plugins.rglob("*.py") if "grpc" in path.read_text()]
+    # The demo is what runs a playbook.
+    library = [path for path in _MODULES if "demo" not in path.parts]
+    assert not [path for path in library if {name.split(".")[0] for name in _all_imports(path)} & {"ansible"}]
+    assert not [
+        path for path in plugins.rglob("*.py") if {"grpc"} & {name.split(".")[0] for name in _all_imports(path)}
+    ]

@@ -1,0 +1,55 @@
+# `make demo` shows the main job, `make test` proves it. Both install what they need; `make help` says what else there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?= python3
+export VENV PYTHON
+# What `make demo` is told, as the environment of its command: never as text for a shell.
+export ENGINE DATA FRAMES
+
+ENGINES := haproxy nginx stunnel
+SCRIPTS := .ci/run tools/bootstrap tools/sanity
+bin := $(VENV)/bin
+
+.PHONY: help demo test lint unit packages venv constraints clean
+
+help: ## Say what there is.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: venv ## Two facilities, one stream, real bytes. ENGINE=haproxy|nginx|stunnel DATA=FILE FRAMES=N
+	@exec $(bin)/python -m scistream.demo
+
+test: packages lint ## All checks and tests.
+	$(bin)/python -m pytest $(PYTEST)
+
+unit: venv ## The tests that need neither proxies nor a network.
+	$(bin)/python -m pytest tests/unit $(PYTEST)
+
+lint: venv ## Style, types, generated code, the collection's own rules.
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/python -m scistream.protocol.generate --check
+	PATH=$(abspath $(bin)):$$PATH ansible-lint --offline
+	tools/sanity
+	shellcheck $(SCRIPTS)
+
+packages: venv
+	@ANSIBLE_CONFIG=$(CURDIR)/ansible.cfg $(bin)/ansible-playbook -i inventory/local tests/packages.yml
+
+venv: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@tools/bootstrap
+
+constraints: venv ## Write constraints.txt from the versions that .venv has.
+	@{ sed -n '/^#/p' constraints.txt; $(bin)/pip freeze --exclude-editable | grep -v '^#'; } > constraints.new
+	@mv constraints.new constraints.txt && touch $(VENV)/.ready
+
+clean: ## Remove everything that was made here, but for what git knows.
+	rm -rf $(VENV) .state .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .ansible build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src -name '*.egg-info' -type d -prune -exec rm -rf {} +

@@ -1,0 +1,153 @@
+"""What a demo left behind: processes, listening ports, files; looked for in its own places only.
+
+`python -m scistream.demo.remains DIRECTORY` looks, and says so in a sentence; it ends with 4 where something is left.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from scistream.addresses import Endpoint
+from scistream.engines.processes import ProcessFacts, listeners, send, who_listens
+from scistream.errors import Code, SciStreamError
+
+__all__ = ["LISTENERS", "Remains", "end_leftovers", "look", "main", "mark_directory"]
+
+# As inventory/local and playbooks/demo.yml have them: control ports, entry points, targets.
+LISTENERS: Final = frozenset(
+    Endpoint(host, port) for host in ("127.0.1.1", "127.0.2.1") for port in (5000, 5074, 5075, *range(5100, 5111))
+)
+# What the demo runs with its directory in the command line.
+_PROGRAMS: Final = ("scistream.cli.s2cs", "s2cs", "haproxy", "nginx", "stunnel", "stunnel4")
+# In a directory with this file, everything is the demo's, and may go.
+_MARK: Final = "everything-here-belongs-to-make-demo"
+_GRACE: Final = 3.0
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What was found, in words."""
+
+    processes: tuple[str, ...]
+    ports: tuple[str, ...]
+    files: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.processes or self.ports or self.files)
+
+    def __str__(self) -> str:
+        return "; ".join((*self.processes, *self.ports, *self.files))
+
+
+def mark_directory(directory: Path) -> None:
+    """Make the demo's directory (0700), and mark it as such."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (directory / _MARK).touch(mode=0o600)
+
+
+def look(directory: Path, ports: Iterable[Endpoint] = LISTENERS) -> Remains:
+    """Look for what a demo with that directory left behind.
+
+    Args:
+        directory: where it kept its files.
+        ports: where it listened.
+    """
+    wanted = frozenset(ports)
+    heard = sorted({Endpoint(str(one.ip), one.port) for one in listeners()} & wanted)
+    return Remains(
+        processes=tuple(f"process {found.pid} ({_words(found)})" for found in _processes(directory)),
+        ports=tuple(f"{one} is listened on by {who_listens(one) or 'a process that just ended'}" for one in heard),
+        files=(str(directory),) if directory.exists() else (),
+    )
+
+
+def end_leftovers(directory: Path) -> None:
+    """End the control servers and data servers that run in the demo's directory, and remove it where it is marked."""
+    left = [facts for found in _processes(directory) if _is_ours(found) and (facts := ProcessFacts.of(found.pid))]
+    for number, seconds in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
+        for facts in left:
+            send(facts, number)
+        left = _still_there(left, seconds)
+    if (directory / _MARK).exists():
+        shutil.rmtree(directory)
+
+
+def _still_there(processes: Sequence[ProcessFacts], seconds: float) -> list[ProcessFacts]:
+    deadline = time.monotonic() + seconds
+    left = [facts for facts in processes if _runs(facts)]
+    while left and time.monotonic() < deadline:
+        time.sleep(0.05)
+        left = [facts for facts in left if _runs(facts)]
+    return left
+
+
+def _runs(facts: ProcessFacts) -> bool:
+    now = ProcessFacts.of(facts.pid)
+    return now is not None and now.started == facts.started and not now.gone
+
+
+def _processes(directory: Path) -> Iterator[psutil.Process]:
+    """Every process that names the directory or works in it, but this one and those that it serves."""
+    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    path = str(directory.absolute())
+    for process in psutil.process_iter():
+        if process.pid not in ours and any(_is_in(place, path) for place in _places(process)):
+            yield process
+
+
+def _places(process: psutil.Process) -> Iterator[str]:
+    for read in (process.cmdline, lambda: [process.cwd()], lambda: [file.path for file in process.open_files()]):
+        try:
+            yield from read()
+        except (psutil.Error, OSError):
+            continue  # ended meanwhile, or another user's
+
+
+def _is_in(place: str, path: str) -> bool:
+    # A directory's longer namesake (`demo2`) is another one.
+    start = place.find(path)
+    return start >= 0 and place[start + len(path) : start + len(path) + 1] in ("", "/", " ", "'", '"')
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    try:
+        words = {Path(word).name for word in process.cmdline()[:4]} | {process.name()}
+    except psutil.Error:
+        return False
+    return not words.isdisjoint(_PROGRAMS)
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        # Some write their title over their arguments, and fill up with spaces.
+        return " ".join(" ".join(process.cmdline()).split()) or process.name()
+    except psutil.Error:
+        return "ended meanwhile"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Look, and say what is left."""
+    remains = look(Path(arguments[0]))
+    if remains:
+        error = SciStreamError(Code.LEFT_BEHIND, what=str(remains))
+        sys.stderr.write(f"{error} [{error.code}]\n")
+        return int(error.exit_code)
+    sys.stdout.write(
+        f"Nothing is left behind: no process that names {arguments[0]}, none of {len(LISTENERS)} addresses is listened "
+        "on, no file.\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
