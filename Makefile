@@ -33,6 +33,7 @@ lint: venv ## Style, types, generated code, the collection's own rules.
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/python -m scistream.protocol.generate --check
+	$(bin)/python tools/errors_page.py --check
 	PATH=$(abspath $(bin)):$$PATH ansible-lint --offline
 	tools/sanity
 	shellcheck $(SCRIPTS)

@@ -33,19 +33,11 @@ def report(module: AnsibleModule, work: t.Callable[[], dict[str, t.Any]]) -> t.N
         work: raises the library's SciStreamError, and nothing else that anybody foresaw.
     """
     errors = load(module, "scistream.errors")
-    _fill_defaults(module)
     try:
         result = work()
     except errors.SciStreamError as error:
         module.fail_json(msg=str(error), failure=error.failure())
     module.exit_json(**result)
-
-
-def _fill_defaults(module: AnsibleModule) -> None:
-    """Take null for what is not given: `{{ something | default(None) }}` is how people leave a parameter out."""
-    for name, specified in module.argument_spec.items():
-        if module.params[name] is None:
-            module.params[name] = specified.get("default")
 
 
 def refused(module: AnsibleModule, key: str, reason: str) -> Exception:

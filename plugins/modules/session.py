@@ -306,8 +306,6 @@ class _Session:
 
     def _request(self) -> t.Any:
         """What is asked of the control server."""
-        if self.direction is None:
-            raise refused(self.module, "direction", "it is inbound or outbound")
         held = self._held()
         uid = self._uid(held)
         self.name = self.name or (held.name if held else None) or None

@@ -69,6 +69,7 @@ class Code(enum.StrEnum):
     DATA_SERVER_SILENT = "DATA_SERVER_SILENT"
     DATA_SERVER_STUCK = "DATA_SERVER_STUCK"
     DEADLINE = "DEADLINE"
+    DEMO_PORTS_IN_USE = "DEMO_PORTS_IN_USE"
     DEMO_RUNNING = "DEMO_RUNNING"
     ENGINE_CANNOT = "ENGINE_CANNOT"
     ENGINE_MISSING = "ENGINE_MISSING"
@@ -143,7 +144,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.APPLICATION_FAILED: Entry(
         "{application} ended ({ending}): {words}",
         "it could not bind its address, reach the other end, or read its data",
-        "read its words above; is its address free, and is the stream open?",
+        "read its words above; see that its address is free, and that the stream is open",
         *_STATE,
     ),
     Code.AUTHENTICATION_REFUSED: Entry(
@@ -335,6 +336,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "try again, with a longer --timeout where the work is long",
         *_TIMEOUT,
     ),
+    Code.DEMO_PORTS_IN_USE: Entry(
+        "the demo needs addresses that are in use: {what}",
+        "control servers of playbooks/provision.yml run with inventory/local, or a program of yours listens there",
+        "take them away: ansible-playbook playbooks/provision.yml -e scistream_state=absent; or end the program",
+        *_STATE,
+    ),
     Code.DEMO_RUNNING: Entry(
         "a demo already runs on this machine (pid {pid})",
         "two of them would share their addresses and ports",
@@ -524,12 +531,13 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
 }
 
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]+")
+# Of the C0 and C1 sets, and what turns the direction of text or ends a line in other ways (UAX #9, #14).
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
 
 
 def one_line(text: str, limit: int = 400) -> str:
     """Text of a foreign origin as one printable line of at most `limit` characters; the end is what is kept."""
-    flat = _CONTROL_CHARACTERS.sub(" ", text).strip()
+    flat = _UNPRINTABLE.sub(" ", text).strip()
     return flat if len(flat) <= limit else "…" + flat[-limit:]
 
 
@@ -579,8 +587,8 @@ class SciStreamError(Exception):
         return self.entry.exit_code
 
     def _sentence(self) -> str:
-        parts = (self.seen, self.cause, self.remedy)
-        return " ".join(f"{part[:1].upper()}{part[1:]}." if index else f"{part}." for index, part in enumerate(parts))
+        seen, cause, remedy = (_ended(part) for part in (self.seen, self.cause, self.remedy))
+        return f"{seen} {cause[:1].upper()}{cause[1:]} {remedy[:1].upper()}{remedy[1:]}"
 
     def failure(self) -> dict[str, Any]:
         """The error as plain data, for `--json` and for modules."""
@@ -604,6 +612,10 @@ class SciStreamError(Exception):
             return cls(Code(body["code"]), **body["facts"])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return None
+
+
+def _ended(part: str) -> str:
+    return part if part.endswith((".", "?", "!")) else f"{part}."
 
 
 def _plain(value: Any) -> Any:

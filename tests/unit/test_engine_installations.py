@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import pytest
 
 from scistream.engines import ENGINES, Installation
 from scistream.engines.haproxy import HAProxy
-from scistream.engines.host import Host, _may_change_user, _pipe_bytes, find_program
+from scistream.engines.host import Host, _capabilities, _pipe_bytes, find_program
 from scistream.errors import Code, SciStreamError
 
 HOST = Host(cores=2, descriptors=1024, pipe_bytes=None, must_stay_root=False)
@@ -87,13 +88,11 @@ def test_a_program_that_does_not_run_is_a_missing_one(tmp_path: Path, monkeypatc
     assert caught.value.code is Code.ENGINE_MISSING
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "allowed"), [("000001ffffffffff", True), ("0000000000000000", False), ("0000000000000040", False)]
-)
-def test_who_may_change_the_user(capabilities: str, allowed: bool) -> None:
-    assert _may_change_user(f"Name:\tpython\nCapEff:\t{capabilities}\nCapBnd:\t0\n") is allowed
+def test_the_capabilities_in_effect() -> None:
+    status = "Name:\tpython\nCapInh:\t0\nCapEff:\t00000000000000c0\nCapBnd:\t000001ffffffffff\n"
+    assert _capabilities(status) == 1 << 6 | 1 << 7
 
 
 def test_the_bound_of_pipe_buffers() -> None:
-    assert _pipe_bytes("16384\n") == 16384 * 4096
+    assert _pipe_bytes("16384\n") == 16384 * resource.getpagesize()
     assert _pipe_bytes("0\n") is None

@@ -38,6 +38,13 @@ def test_every_code_has_words_a_status_and_an_exit_code(code: Code) -> None:
 
 
 @pytest.mark.parametrize("code", list(Code))
+def test_every_sentence_ends_once(code: Code) -> None:
+    text = str(SciStreamError(code, **_facts(code)))
+    assert text.endswith((".", "?"))
+    assert not {"..", "?.", ".?"} & {text[index : index + 2] for index in range(len(text))}
+
+
+@pytest.mark.parametrize("code", list(Code))
 def test_every_error_crosses_the_wire_unchanged(code: Code) -> None:
     error = SciStreamError(code, **_facts(code))
     received = SciStreamError.from_wire(error.to_wire())
@@ -87,9 +94,8 @@ def test_no_bytes_from_the_wire_raise(data: bytes) -> None:
 
 
 def test_a_fact_cannot_break_the_line_it_is_told_in() -> None:
-    error = SciStreamError(Code.BAD_UID, uid="a\nroot: done\x1b[2J")
-    assert "\n" not in str(error)
-    assert "\x1b" not in str(error)
+    error = SciStreamError(Code.BAD_UID, uid="a\nroot: done\x1b[2J\x9b2J\u202e\u2028")
+    assert not set("\n\x1b\x9b\u202e\u2028") & set(str(error))
 
 
 def test_long_foreign_words_keep_their_end() -> None:

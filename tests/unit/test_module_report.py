@@ -118,12 +118,6 @@ def test_a_timeout_that_is_none_is_refused(run: Run, seconds: object) -> None:
     assert "timeout" in result["msg"]
 
 
-def test_null_is_the_default(run: Run) -> None:
-    seen: list[Any] = []
-    run(lambda module: seen.append(control_server(module)) or {}, timeout=None, insecure_plain_text=None)
-    assert (seen[0].timeout, seen[0].plain_text) == (30.0, False)
-
-
 def test_null_for_what_is_required_is_refused(run: Run) -> None:
     result = run(lambda module: {"never": control_server(module)}, control_server=None)
     assert result["failure"]["code"] == "BAD_CONFIGURATION"

@@ -95,4 +95,6 @@ def _remarks(inbound: Mapping[str, Any], outbound: Mapping[str, Any]) -> list[st
         remarks.append(f"the gateways disagree: {both[0]} inbound, {both[1]} outbound; no byte will pass")
     elif both[0] in _LEGENDS and both[0] == both[1]:
         remarks.append(_LEGENDS[both[0]])
+    else:
+        remarks.append("what protects the bytes between the gateways is not told")
     return remarks

@@ -98,7 +98,7 @@ class Demo:
         """Show it, clean up, and return the exit code: 0, 130 after a signal, 1 where a step failed.
 
         Raises:
-            SciStreamError: LEFT_BEHIND.
+            SciStreamError: DEMO_PORTS_IN_USE, LEFT_BEHIND.
         """
         started = time.monotonic()
         with self._signals():
@@ -106,8 +106,12 @@ class Demo:
                 _say(f"An earlier demo left {self._state}: cleaning up.")
                 self._clean()
                 self._is_cleaning = False
+            if self._is_ending:
+                return self._verdict(1, time.monotonic() - started, is_clean=True)
+            if taken := look(self._state).ports:
+                raise SciStreamError(Code.DEMO_PORTS_IN_USE, what="; ".join(taken))
             mark_directory(self._state)
-            code = 1 if self._is_ending else self._play(self._playbook)
+            code = self._play(self._playbook)
             is_clean = (code == 0 and not look(self._state)) or self._clean()
             return self._verdict(code, time.monotonic() - started, is_clean=is_clean)
 

@@ -11,7 +11,6 @@ from scistream.demo.traffic import Progress
 __all__ = ["Narrator", "progress_line", "size"]
 
 _WIDTH: Final = 30
-_STEP: Final = 0.1
 _SECONDS: Final = 10.0
 # The end follows at once, and is told by whoever knows it.
 _NEARLY: Final = 0.95
@@ -41,15 +40,16 @@ class Narrator:
     def __init__(self, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._tell = tell
         self._clock = clock
-        self._next_share = _STEP
+        self._tenths = 0
         self._told = clock()
 
     def hear(self, progress: Progress) -> None:
         """Tell of it where it is time."""
         now = self._clock()
-        is_step = self._next_share <= progress.share < _NEARLY
+        tenths = int(progress.share * 10)
+        is_step = tenths > self._tenths and progress.share < _NEARLY
         if not is_step and now - self._told < _SECONDS:
             return
         self._told = now
-        self._next_share = (int(progress.share / _STEP + 1e-9) + 1) * _STEP
+        self._tenths = tenths
         self._tell(progress_line(progress))

@@ -20,8 +20,9 @@ _SYSTEM_DIRECTORIES: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _MANY_DESCRIPTORS: Final = 1 << 20
 _PIPE_PAGES: Final = Path("/proc/sys/fs/pipe-user-pages-soft")
 _STATUS: Final = Path("/proc/self/status")
-# linux/capability.h: CAP_SETGID and CAP_SETUID.
+# linux/capability.h: CAP_SETGID and CAP_SETUID; CAP_SYS_ADMIN or CAP_SYS_RESOURCE.
 _CHANGE_USER: Final = 1 << 6 | 1 << 7
+_UNBOUND_PIPES: Final = 1 << 21 | 1 << 24
 _ANSWER_TIMEOUT: Final = 10.0
 
 
@@ -32,7 +33,7 @@ class Host:
     Attributes:
         cores: processor cores that this process may use.
         descriptors: open files that one process may have at most.
-        pipe_bytes: bytes of pipe buffers that all processes of one user share; None where there is no bound.
+        pipe_bytes: bytes of pipe buffers that all processes of this user share; None where there is no bound.
         must_stay_root: root who may not change the user (a container without CAP_SETUID).
     """
 
@@ -45,21 +46,23 @@ class Host:
     def here(cls) -> Self:
         """Look at the host."""
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        capabilities = _capabilities(_STATUS.read_text())
         return cls(
             cores=len(os.sched_getaffinity(0)),
             descriptors=_MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MANY_DESCRIPTORS),
-            pipe_bytes=_pipe_bytes(_PIPE_PAGES.read_text()),
-            must_stay_root=os.geteuid() == 0 and not _may_change_user(_STATUS.read_text()),
+            pipe_bytes=None if capabilities & _UNBOUND_PIPES else _pipe_bytes(_PIPE_PAGES.read_text()),
+            must_stay_root=os.geteuid() == 0 and capabilities & _CHANGE_USER != _CHANGE_USER,
         )
 
 
-def _pipe_bytes(pages: str) -> int | None:
-    return int(pages) * resource.getpagesize() or None
-
-
-def _may_change_user(status: str) -> bool:
+def _capabilities(status: str) -> int:
     effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
-    return int(effective.split()[1], 16) & _CHANGE_USER == _CHANGE_USER
+    return int(effective.split()[1], 16)
+
+
+def _pipe_bytes(pages: str) -> int | None:
+    # 0 is the kernel's word for no bound.
+    return int(pages) * resource.getpagesize() or None
 
 
 def find_program(names: Iterable[str]) -> Path | None:

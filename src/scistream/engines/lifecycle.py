@@ -66,12 +66,13 @@ async def stop(plan: Plan, mark: ProcessMark, *, engine_title: str, grace: float
     """End a data server and prove it: no process of its session, no listener on its entry points, no file (U39).
 
     It works for a child of this process, for one that an earlier control server started, and for one that is dead. A
-    stop that was cancelled can be repeated. `grace` is the seconds between SIGTERM and SIGKILL.
+    stop that was cancelled can be repeated. `grace` is in seconds: between SIGTERM and SIGKILL, and again for the ports
+    to come free.
 
     Raises:
         SciStreamError: DATA_SERVER_STUCK.
     """
-    left = await _end(plan, mark, grace) or await _wait_free(plan)
+    left = await _end(plan, mark, grace) or await _wait_free(plan, grace)
     if left:
         raise SciStreamError(Code.DATA_SERVER_STUCK, engine=engine_title, uid=plan.uid, pid=mark.pid, left=left)
     remove_files(plan)
@@ -210,10 +211,10 @@ def _remains(plan: Plan, mark: ProcessMark) -> list[ProcessFacts]:
     return group_of(mark.pid) or ([] if reap(mark) else [leader])
 
 
-async def _wait_free(plan: Plan) -> str | None:
+async def _wait_free(plan: Plan, seconds: float) -> str | None:
     """What still listens on an entry point. A killed process shows as ended before its last thread's sockets close."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + _KILL_GRACE
+    deadline = loop.time() + seconds
     pauses = _pauses()
     while taken := _taken(plan):
         if loop.time() >= deadline:

@@ -32,7 +32,11 @@ _UNRESOLVED: Final = re.compile(r"LOG[0-3]\[ui\]: (Error resolving .*)")
 
 
 class Stunnel(Engine):
-    """Stunnel."""
+    """Stunnel.
+
+    Not for applications that half-close: the direction that ends second may lose its last bytes, whatever the settings
+    (U72; dataplane reference, "Whole bytes"). One-way use, and both ways with a common end, are whole.
+    """
 
     name: ClassVar[str] = "stunnel"
     title: ClassVar[str] = "Stunnel"

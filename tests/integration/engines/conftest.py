@@ -8,21 +8,48 @@ import hashlib
 import itertools
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import psutil
 import pytest
 
 from scistream.addresses import Endpoint
-from scistream.engines import ENGINES, Engine, Plan, Route
+from scistream.engines import ENGINES, Engine, Installation, Plan, Route
 from scistream.engines.lifecycle import ProcessMark, start, stop
 from scistream.engines.processes import group_of
+from scistream.errors import Code, SciStreamError
 from scistream.protocol import SESSION_KEY_SIZE
 from scistream.terms import Direction, Uid
 
 _ports = itertools.cycle(range(21000, 21900))
+
+
+class Script(Engine):
+    """A data server in a few lines of Python, for behaviour that no engine shows when asked."""
+
+    name: ClassVar[str] = "script"
+    title: ClassVar[str] = "Script"
+
+    def __init__(self, text: str) -> None:
+        self.text = textwrap.dedent(text)
+
+    def locate(self) -> Installation:
+        return Installation(Path(sys.executable), "1")
+
+    def render(self, plan: Plan, installation: Installation) -> Mapping[Path, str]:
+        return {plan.path("conf"): self.text}
+
+    def check_command(self, plan: Plan, installation: Installation) -> list[str] | None:
+        return None
+
+    def start_command(self, plan: Plan, installation: Installation) -> list[str]:
+        entry_point = plan.routes[0].entry_point
+        return [sys.executable, "-u", str(plan.path("conf")), entry_point.host, str(entry_point.port)]
 
 
 @dataclass
@@ -56,6 +83,38 @@ class Bench:
             yield mark
         finally:
             await stop(plan, mark, engine_title=engine.title)
+
+    def one_route(self, **options: Any) -> Plan:
+        """A plan with a target that nobody serves."""
+        return self.plan((self.address(), self.address()), **options)
+
+    def script(self, text: str) -> Engine:
+        """An engine that does what no real one does when asked."""
+        return Script(text)
+
+    def fails(self, code: Code, run: Callable[[], Coroutine[Any, Any, object]]) -> SciStreamError:
+        """The error that a start or stop ends with."""
+        with pytest.raises(SciStreamError) as caught:
+            asyncio.run(run())
+        assert caught.value.code is code, str(caught.value)
+        return caught.value
+
+    async def until(self, true: Callable[[], object]) -> None:
+        """Wait for what the kernel or a proxy does in its own time."""
+        for _ in range(1000):
+            if true():
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("it did not come")
+
+    async def log(self, plan: Plan, *words: str) -> str:
+        """A data server's log, once the words are in it: a peer may learn of its refusal before the log does."""
+        for _ in range(500):
+            text = plan.path("log").read_text()
+            if all(word in text for word in words):
+                break
+            await asyncio.sleep(0.01)
+        return text
 
     @contextlib.asynccontextmanager
     async def stream(self, engine: Engine, target: Endpoint) -> AsyncIterator[Endpoint]:

@@ -43,17 +43,19 @@ def s_client(address: Endpoint, *options: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, input="x\n", capture_output=True, text=True, timeout=20, check=False)
 
 
-async def visit(bench: Any, *options: str) -> tuple[str, str]:
-    """A visitor's output, and the data server's log."""
+async def visit(bench: Any, words: str, *options: str) -> tuple[str, str]:
+    """A visitor's output, and the data server's log once it has the words."""
     async with bench.serving(greet) as target:
         plan = bench.plan((bench.address(), target))
         async with bench.running(STUNNEL, plan):
             done = await asyncio.to_thread(s_client, plan.routes[0].entry_point, "-quiet", *options)
-            return done.stdout, plan.path("log").read_text()
+            return done.stdout, await bench.log(plan, words)
 
 
 def test_u05_the_key_opens_the_inbound_side(bench: Any) -> None:
-    got, log = asyncio.run(visit(bench, "-tls1_3", "-psk", bench.key.hex(), "-psk_identity", str(bench.uid)))
+    got, log = asyncio.run(
+        visit(bench, "Connection closed", "-tls1_3", "-psk", bench.key.hex(), "-psk_identity", str(bench.uid))
+    )
     assert got == GREETING.decode()
     assert "SSL_accept" not in log
 
@@ -71,7 +73,7 @@ def test_u05_the_key_opens_the_inbound_side(bench: Any) -> None:
 )
 def test_u01_a_peer_without_the_key_is_refused_and_logged(bench: Any, options: list[str], words: str) -> None:
     known = {"KEY": bench.key.hex(), "UID": str(bench.uid)}
-    got, log = asyncio.run(visit(bench, *(known.get(option, option) for option in options)))
+    got, log = asyncio.run(visit(bench, words, *(known.get(option, option) for option in options)))
     assert got == ""
     assert "accepted connection from 127.0.0.1:" in log
     assert words in log
@@ -86,7 +88,7 @@ def test_u01_plain_text_is_refused(bench: Any) -> None:
                 async with bench.connected(plan.routes[0].entry_point) as (reader, writer):
                     writer.write(b"GET / HTTP/1.0\r\n\r\n")
                     got = await rest(reader)
-                return got, plan.path("log").read_text()
+                return got, await bench.log(plan, "SSL_accept")
 
     got, log = asyncio.run(main())
     assert GREETING not in got
@@ -105,7 +107,7 @@ def test_u01_gateways_with_different_keys_carry_nothing(bench: Any) -> None:
             async with bench.running(STUNNEL, inbound), bench.running(STUNNEL, outbound):
                 async with bench.connected(outbound.routes[0].entry_point) as (reader, _):
                     got = await rest(reader)
-                return got, inbound.path("log").read_text(), outbound.path("log").read_text()
+                return got, await bench.log(inbound, "binder"), await bench.log(outbound, "SSL_connect")
 
     got, inbound_log, outbound_log = asyncio.run(main())
     assert got == b""
@@ -153,7 +155,7 @@ def test_u01_a_server_with_a_certificate_in_place_of_the_key_is_refused(bench: A
                 async with bench.connected(plan.routes[0].entry_point) as (reader, writer):
                     writer.write(b"for the gateway's eyes only")
                     assert await rest(reader) == b""
-                return plan.path("log").read_text()
+                return await bench.log(plan, "verify failed")
 
     log = asyncio.run(main())
     assert heard == []
