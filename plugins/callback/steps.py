@@ -188,4 +188,8 @@ def _failures(result: dict[str, t.Any]) -> list[str]:
     words = [line for line in str(result.get("stderr", "")).splitlines() if line.strip()]
     if "rc" in result and words:
         return words
+    # A module that could not even begin: its Python says why.
+    crash = str(result.get("module_stderr", "")).strip().splitlines()[-1:]
+    if crash:
+        return [sentence, *crash]
     return [f"{sentence} [{code}]" if code else sentence]

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -77,6 +78,14 @@ def test_start_status_and_stop_and_each_of_them_again(s2cs, pair, tmp_path):
     as_json = s2cs("status", "--state-directory=state", "--json")
     assert (as_json.returncode, json.loads(as_json.stdout)["running"]) == (4, False)
     assert (tmp_path / "state" / "s2cs.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_two_starts_at_once_give_one_control_server(s2cs, pair):
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(lambda _: s2cs("start", *OPEN), range(2)))
+    assert [result.returncode for result in results] == [0, 0], [result.stderr for result in results]
+    assert sorted(result.stdout.split(":")[0] for result in results) == ["already running", "started"]
+    assert len({result.stdout.partition(": ")[2] for result in results}) == 1
 
 
 def test_options_stand_before_or_after_the_command_with_either_letter_and_with_or_without_a_sign(s2cs, pair):

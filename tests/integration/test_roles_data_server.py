@@ -1,4 +1,4 @@
-"""Role data_server by real runs of Ansible: it looks first, asks for root only to install, and leaves no service running."""
+"""Role data_server by real runs of Ansible: it looks first, asks for root only to install, and leaves no service on."""
 
 from __future__ import annotations
 
@@ -36,13 +36,8 @@ def test_installed_engines_need_no_root_and_change_nothing(tmp_path: Path) -> No
     run = run_role(tmp_path, scistream_engines=["haproxy", "nginx", "stunnel"])
     assert run.code == 0, run.output
     assert not any(one.changed for one in run.results)
-    ran = {one.task for one in run.results if one.outcome == "ok"}
-    assert ran == {
-        "Validating arguments against arg spec 'main' - The programs that carry the bytes of streams, from the "
-        "distribution's packages",
-        "See which packages are there",
-        "See that each engine's program runs",
-    }
+    ran = [one.task for one in run.results if one.outcome == "ok" and not one.task.startswith("Validating arguments")]
+    assert ran == ["See which packages are there", "See that each engine's program runs"]
 
 
 def test_check_mode_says_what_would_be_installed(tmp_path: Path) -> None:
@@ -70,13 +65,18 @@ def test_an_unknown_engine_lists_the_known_ones(tmp_path: Path) -> None:
     assert "squid" in sentence(run)
 
 
+def tell(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command of the system, and return what it said."""
+    return subprocess.run(words, check=False, capture_output=True, text=True, **more)
+
+
 @pytest.fixture
 def unprivileged() -> Iterator[list[str]]:
     """The first words of a command line that runs Ansible as a user who is not root."""
     if os.geteuid() != 0:
-        if subprocess.run(["sudo", "-n", "true"], check=False, capture_output=True).returncode == 0:
+        if shutil.which("sudo") and tell("sudo", "-n", "true").returncode == 0:
             pytest.skip("this user is not root, and has sudo without a password")
-        yield [sys.executable]
+        yield ["env", f"ANSIBLE_CONFIG={ROOT}/ansible.cfg", sys.executable]
         return
     home = tempfile.mkdtemp(prefix="scistream-nobody-")
     os.chown(home, int(_NOBODY), int(_NOBODY))
@@ -94,7 +94,7 @@ def unprivileged() -> Iterator[list[str]]:
     command += [*environment, "PYTHONDONTWRITEBYTECODE=1", "/usr/bin/python3"]
     try:
         trial = [*command, "-c", "import ansible.cli, sys; sys.exit(sys.version_info[:2] < (3, 11))"]
-        if subprocess.run(trial, check=False, capture_output=True, cwd="/").returncode != 0:
+        if tell(*trial, cwd="/").returncode != 0:
             pytest.skip("the distribution's own Python cannot run Ansible as another user here")
         yield command
     finally:
@@ -111,10 +111,8 @@ def test_without_root_and_sudo_the_packages_and_the_command_are_named(unprivileg
         )
         words = ["-m", "ansible", "playbook", str(play), *_INVENTORY]
         extra = json.dumps({"data_server_extra_packages": ["no-such-package"]})
-        fine = subprocess.run([*unprivileged, *words], check=False, capture_output=True, text=True, cwd=directory)
-        refused = subprocess.run(
-            [*unprivileged, *words, "-e", extra], check=False, capture_output=True, text=True, cwd=directory
-        )
+        fine = tell(*unprivileged, *words, cwd=directory)
+        refused = tell(*unprivileged, *words, "-e", extra, cwd=directory)
     assert fine.returncode == 0, fine.stdout
     assert refused.returncode == 2
     told = " ".join(refused.stdout.split())
@@ -132,13 +130,12 @@ def package() -> Iterator[str]:
         yield _PACKAGE
     finally:
         new = sorted(_installed() - before)
-        subprocess.run(["apt-get", "purge", "--yes", *new], check=True, capture_output=True)
+        assert tell("apt-get", "purge", "--yes", *new).returncode == 0
 
 
 def _installed() -> set[str]:
     shown = ["dpkg-query", "--show", "--showformat", "${db:Status-Abbrev}${Package}\\n"]
-    lines = subprocess.run(shown, check=True, capture_output=True, text=True).stdout.splitlines()
-    return {line[3:] for line in lines if line.startswith("ii ")}
+    return {line[3:] for line in tell(*shown).stdout.splitlines() if line.startswith("ii ")}
 
 
 def _policy() -> bytes | None:
@@ -153,7 +150,6 @@ def test_a_package_is_installed_and_its_service_neither_runs_nor_is_enabled(tmp_
     assert [run.code for run in runs] == [0, 0, 0, 0], runs[1].output
     assert [run.changed("facility_a") > 0 for run in runs] == [True, True, False, False]
     assert package in _installed()
-    enabled = subprocess.run(["systemctl", "is-enabled", package], check=False, capture_output=True, text=True)
-    assert enabled.stdout.strip() == "disabled"
-    assert subprocess.run(["pgrep", "-x", package], check=False, capture_output=True).returncode == 1
+    assert tell("systemctl", "is-enabled", package).stdout.strip() == "disabled"
+    assert tell("pgrep", "-x", package).returncode == 1
     assert _policy() == policy

@@ -98,7 +98,7 @@ def test_a_fast_stream_is_told_of_in_tenths_and_not_at_its_very_end() -> None:
 
 def test_a_slow_stream_is_told_of_every_ten_seconds() -> None:
     told: list[str] = []
-    seconds = iter(range(0, 1000))
+    seconds = iter(range(1000))
     narrator = Narrator(told.append, clock=lambda: float(next(seconds)))
     for _report in range(35):
         narrator.hear(Progress(1, 10**9, 1.0))

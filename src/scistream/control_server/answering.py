@@ -33,6 +33,7 @@ async def answering(context: Context, log: FilteringBoundLogger, call: str) -> A
     structlog.contextvars.bind_contextvars(peer=unquote(context.peer()))
     try:
         yield
+        log.debug("call answered", call=call)
     except SciStreamError as error:
         log.warning("call refused", call=call, code=str(error.code), why=str(error))
         await _abort(context, error)

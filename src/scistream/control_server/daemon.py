@@ -78,25 +78,33 @@ def start(settings: Settings, *, timeout: float) -> tuple[Announcement, bool]:
         StartError: it ended at once.
         SciStreamError: ALREADY_RUNNING where the one that runs was started otherwise; DEADLINE.
     """
-    child: _Child | None = None
+    children: list[_Child] = []
+    kept = 0
+    try:
+        running = _until_it_answers(settings, timeout, children)
+        kept = running.pid
+    finally:
+        # Another call was faster, or this one failed or was interrupted: nothing of ours may come up later.
+        for child in children:
+            if child.pid != kept:
+                child.end()
+    return running, any(child.pid == kept for child in children)
+
+
+def _until_it_answers(settings: Settings, timeout: float, children: list[_Child]) -> Announcement:
     deadline, last = time.monotonic() + timeout, "nothing"
     while time.monotonic() < deadline:
         running = read_announcement(settings.state_directory)
-        if running is None and child is None:
-            child = _Child(settings)
-        elif running is not None and running.address:
+        if running is not None and running.address:
             _require_same(running, settings)
             last = _health(running)
             if not last:
-                return running, child is not None and child.pid == running.pid
-        if child is not None and child.ended():
-            if running is None or running.pid == child.pid:
-                child.fail()
-            # Another call was faster; its server is the one to wait for.
-            child = None
+                return running
+        if running is None and not children:
+            children.append(_Child(settings))
+        elif children and (running is None or running.pid == children[-1].pid):
+            children[-1].check()
         time.sleep(_PAUSE)
-    if child is not None:
-        child.end()
     raise SciStreamError(Code.DEADLINE, what="the start of the control server", seconds=timeout, last=last)
 
 
@@ -120,17 +128,16 @@ class _Child:
             )
         self.pid = self._process.pid
 
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def fail(self) -> None:
-        """Raise what the child said last."""
+    def check(self) -> None:
+        """Raise what the child said last, where it has ended."""
+        code = self._process.poll()
+        if code is None:
+            return
         with self._log.open("rb") as log:
             log.seek(self._read_from)
             lines = log.read().decode(errors="replace").splitlines()
         errors = [line for line in lines if line.startswith(_ERROR)]
         words = errors[-1] if errors else _ERROR + one_line(" ".join(lines[-3:]) or "it ended without a word")
-        code = self._process.returncode
         raise StartError(words, code if code > 0 else ExitCode.INTERNAL)
 
     def end(self) -> None:
@@ -230,5 +237,6 @@ def _channel(running: Announcement) -> grpc.Channel:
     if not running.tls:
         return grpc.insecure_channel(target, options=(direct,))
     credentials = grpc.ssl_channel_credentials(running.certificate.encode())
-    name = ("grpc.ssl_target_name_override", running.certificate_name)
+    # Its names need not include this address, where it listens on all of them or its clients use another.
+    name = ("grpc.ssl_target_name_override", running.certificate_name or address.host)
     return grpc.secure_channel(target, credentials, options=(direct, name))

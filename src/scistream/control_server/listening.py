@@ -99,8 +99,9 @@ def told_host(address: Endpoint) -> Callable[[str], str]:
 
     A control server that listens on one address tells that one. 0.0.0.0 and [::] are no addresses that a client
     could connect to (the deployed server tells them all the same): there it is the address at which this client
-    reached the control server, read from the kernel's table; and the wildcard only where that cannot be seen. Where
-    the other facility reaches the gateway by another address, `--listener-ip` has to name it.
+    reached the control server, read from the kernel's table. The wildcard itself is told where that cannot be seen,
+    and where a client came by IPv4 to [::]: the entry points of [::] accept IPv6 only. Where the other facility
+    reaches the gateway by another address, `--listener-ip` has to name it.
     """
     if address.ip is None or not address.ip.is_unspecified:
         return lambda _peer: address.host
@@ -111,17 +112,18 @@ def _reached(address: Endpoint, peer: str) -> str:
     host, _, port = unquote(peer).partition(":")[2].rpartition(":")
     try:
         remote = (_plain(host.strip("[]")), int(port))
-        for connection in psutil.Process().net_connections("tcp"):
-            here, there = connection.laddr, connection.raddr
-            if there and here.port == address.port and (_plain(there.ip), there.port) == remote:
-                return _plain(here.ip)
+        connections = psutil.Process().net_connections("tcp")
     except (ValueError, psutil.Error):
-        pass
-    return address.host
+        return address.host
+    found = [
+        _plain(each.laddr.ip)
+        for each in connections
+        if each.raddr and each.laddr.port == address.port and (_plain(each.raddr.ip), each.raddr.port) == remote
+    ]
+    return next((str(ip) for ip in found if type(ip) is type(address.ip)), address.host)
 
 
-def _plain(text: str) -> str:
+def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """An IP address; an IPv4 one also where the kernel writes it as IPv6 (::ffff:192.0.2.7)."""
     found = ipaddress.ip_address(text)
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return str(mapped or found)
+    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found

@@ -12,14 +12,16 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 from scistream.addresses import Endpoint, PortRange
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["PortPool", "Reservation"]
 
-# Foreign holders that an error names.
-_NAMED = 3
+# Foreign holders that an error names, and ports that are looked at for them: each look reads the kernel's table.
+_NAMED: Final = 3
+_LOOKS: Final = 8
 
 
 class Reservation:
@@ -134,11 +136,11 @@ class PortPool:
         return SciStreamError(Code.ENTRY_POINT_IN_USE, entry_point=str(endpoint), process=process)
 
     def _exhausted(self, wanted: int, free: int, rest: Sequence[int]) -> SciStreamError:
-        foreign = (Endpoint(self.host, port) for port in rest if port not in self._taken)
-        named = ((endpoint, self._who_listens(endpoint)) for endpoint in foreign)
-        others = [f"{endpoint} by {process}" for endpoint, process in named if process]
-        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-        words = f"; others hold {', '.join(others[:_NAMED])}{more}" if others else ""
+        foreign = [Endpoint(self.host, port) for port in rest if port not in self._taken]
+        named = ((endpoint, self._who_listens(endpoint)) for endpoint in foreign[:_LOOKS])
+        others = [f"{endpoint} by {process}" for endpoint, process in named if process][:_NAMED]
+        more = f" and {len(foreign) - len(others)} more" if len(foreign) > len(others) else ""
+        words = f"; others hold {', '.join(others)}{more}" if others else ""
         return SciStreamError(
             Code.PORTS_EXHAUSTED, wanted=wanted, free=free, size=len(self.ports), range=str(self.ports), others=words
         )

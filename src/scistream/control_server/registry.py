@@ -154,8 +154,7 @@ class Registry:
             return session
         if session.asked.direction is Direction.INBOUND:
             session.targets = hello.targets()
-        session.state = SessionState.REGISTERED
-        self._supervisor.write(session)
+        self._supervisor.register(session)
         registered.set_result(None)
         self._supervisor.tell(session, "session registered", targets=spell(session.targets))
         return session

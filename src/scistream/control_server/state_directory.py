@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -45,11 +46,15 @@ class Announcement:
 class StateDirectory:
     """The directory while it is held.
 
+    Args:
+        path: the directory; it is made with mode 0700 where it is not there.
+        sleep: waits some seconds.
+
     Raises:
         SciStreamError: STATE_DIRECTORY_TAKEN, FILE_UNWRITABLE; BAD_CONFIGURATION where others may write into it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sleep: Callable[[float], None] = time.sleep) -> None:
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,14 +63,14 @@ class StateDirectory:
             self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error)) from None
-        self._take()
+        self._take(sleep)
         self.announce(Announcement(os.getpid()))
 
-    def _take(self) -> None:
+    def _take(self, sleep: Callable[[float], None]) -> None:
         for _ in range(_TRIES):
             if _locked(self._lock, fcntl.LOCK_EX):
                 return
-            time.sleep(_PAUSE)
+            sleep(_PAUSE)
         holder = _parse(self._lock)
         os.close(self._lock)
         pid = holder.pid if holder else "unknown"

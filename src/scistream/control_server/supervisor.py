@@ -119,6 +119,19 @@ class Supervisor:
         self.tell(session, "session failed", why=str(error))
         self.write(session)
 
+    def register(self, session: Session) -> None:
+        """Note that the hello has come: from now on a restart keeps the session.
+
+        Raises:
+            SciStreamError: JOURNAL_UNREADABLE; the session then waits for its hello as before.
+        """
+        session.state = SessionState.REGISTERED
+        try:
+            self.write(session)
+        except SciStreamError:
+            session.state = SessionState.REQUESTED
+            raise
+
     def write(self, session: Session) -> None:
         """Bring the journal up to date with a session."""
         self._journal.put(session.record())

@@ -148,13 +148,13 @@ class Demo:
         if self._must_end():
             # The signal came while it was being started.
             running.interrupt()
-        while (code := running.wait()) is None:
-            if running.is_mute:
-                self._is_ending = self._has_lost_reader = True
-                running.interrupt()
-            if running.is_mute or self._must_end():
-                code = running.end()
-                break
+        while (code := running.wait()) is None and not (running.is_mute or self._must_end()):
+            continue
+        if running.is_mute:
+            self._is_ending = self._has_lost_reader = True
+            running.interrupt()
+        if code is None:
+            code = running.end()
         self._running = None
         return code
 

@@ -217,6 +217,21 @@ def test_bad_targets_fail_the_hello_and_a_better_one_may_follow(site_factory):
     run(work)
 
 
+def test_a_journal_that_fails_fails_the_hello_and_not_the_session(site_factory):
+    async def work():
+        site = site_factory()
+        request = site.ask("one")
+        await asyncio.sleep(0)
+        site.journal.close()
+        with pytest.raises(SciStreamError, match="closed database") as raised:
+            await site.say_hello("one")
+        assert code_of(raised) is Code.JOURNAL_UNREADABLE
+        assert site.registry.find(Uid("one"))[0].state is SessionState.REQUESTED
+        request.cancel()
+
+    run(work)
+
+
 def test_u26_too_few_ports_is_an_error_and_takes_none(site_factory):
     async def work():
         site = site_factory()

@@ -17,12 +17,15 @@ def test_it_is_made_for_its_owner_alone(tmp_path):
 
 
 def test_a_second_holder_is_told_who_the_first_is(tmp_path):
+    pauses = []
     with (
         StateDirectory(tmp_path),
         pytest.raises(SciStreamError, match=f"held by the control server with pid {os.getpid()}") as raised,
     ):
-        StateDirectory(tmp_path)
+        StateDirectory(tmp_path, sleep=pauses.append)
     assert raised.value.code is Code.STATE_DIRECTORY_TAKEN
+    # A reader of the announcement holds the lock for a moment, so it is tried for half a second.
+    assert sum(pauses) == pytest.approx(0.5)
 
 
 def test_the_holder_says_who_it_is_until_it_lets_go(tmp_path):
