@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from scistream.addresses import Endpoint, PortRange
-from scistream.control_server.listening import who_holds
 from scistream.control_server.ports import PortPool
+from scistream.engines.processes import who_listens
 from scistream.errors import Code, SciStreamError
 
 HOST = "127.0.20.11"
@@ -29,7 +31,7 @@ def sockets() -> Iterator[contextlib.ExitStack]:
 
 
 def pool_of(first: int, last: int, host: str = HOST) -> PortPool:
-    return PortPool(host, PortRange(first, last), who_holds)
+    return PortPool(host, PortRange(first, last), who_listens)
 
 
 def bind(sockets, port: int, *, host: str = HOST, reuse: bool = True, listen: bool = True) -> socket.socket:
@@ -161,4 +163,16 @@ def test_a_claim_of_a_port_that_somebody_took_names_him_and_claims_none(sockets)
 @pytest.mark.parametrize("listening", [HOST, f"::ffff:{HOST}"])
 def test_a_listener_is_seen_at_an_address_however_it_is_written(sockets, listening):
     bind(sockets, 22310, host=listening)
-    assert f"(pid {os.getpid()})" in str(who_holds(Endpoint(HOST, 22310)))
+    assert f"(pid {os.getpid()})" in str(who_listens(Endpoint(HOST, 22310)))
+
+
+def test_a_python_program_is_named_by_what_it_runs(free_environment):
+    endpoint = Endpoint(HOST, 22311)
+    command = [sys.executable, "-u", "-m", "http.server", "--bind", HOST, str(endpoint.port)]
+    with subprocess.Popen(command, env=free_environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        try:
+            assert server.stdout is not None
+            server.stdout.readline()
+            assert who_listens(endpoint) == f"http.server (pid {server.pid})"
+        finally:
+            server.kill()

@@ -95,7 +95,7 @@ class Settings(BaseModel):
 
 def _is_told(word: str, value: object) -> bool:
     """Whether a setting appears on a command line: `--ssl` has a value, the other truth values are bare or absent."""
-    return value is not None and (value is not False or word == "--ssl")
+    return value not in {None, ""} and (value is not False or word == "--ssl")
 
 
 @dataclass(frozen=True)

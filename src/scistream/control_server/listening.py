@@ -15,10 +15,10 @@ import grpc
 import psutil
 
 from scistream.addresses import Endpoint
-from scistream.engines.processes import who_listens
+from scistream.engines.processes import plain_ip, who_listens
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["OPTIONS", "bind", "told_host", "who_holds"]
+__all__ = ["OPTIONS", "bind", "told_host"]
 
 _MESSAGE_LIMIT: Final = 256 * 1024
 
@@ -70,16 +70,8 @@ def _try(address: Endpoint) -> None:
 
 
 def _in_use(address: Endpoint) -> SciStreamError:
-    process = who_holds(address) or "another process"
+    process = who_listens(address) or "another process"
     return SciStreamError(Code.CONTROL_PORT_IN_USE, address=str(address), process=process)
-
-
-def who_holds(address: Endpoint) -> str | None:
-    """Who listens at an address; also where its listener is an IPv6 socket at that IPv4 address, as gRPC makes them."""
-    found = who_listens(address)
-    if found is None and isinstance(address.ip, ipaddress.IPv4Address):
-        return who_listens(Endpoint(f"::ffff:{address.host}", address.port))
-    return found
 
 
 @contextlib.contextmanager
@@ -111,19 +103,13 @@ def told_host(address: Endpoint) -> Callable[[str], str]:
 def _reached(address: Endpoint, peer: str) -> str:
     host, _, port = unquote(peer).partition(":")[2].rpartition(":")
     try:
-        remote = (_plain(host.strip("[]")), int(port))
+        remote = (plain_ip(host.strip("[]")), int(port))
         connections = psutil.Process().net_connections("tcp")
     except (ValueError, psutil.Error):
         return address.host
     found = [
-        _plain(each.laddr.ip)
+        plain_ip(each.laddr.ip)
         for each in connections
-        if each.raddr and each.laddr.port == address.port and (_plain(each.raddr.ip), each.raddr.port) == remote
+        if each.raddr and each.laddr.port == address.port and (plain_ip(each.raddr.ip), each.raddr.port) == remote
     ]
     return next((str(ip) for ip in found if type(ip) is type(address.ip)), address.host)
-
-
-def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An IP address; an IPv4 one also where the kernel writes it as IPv6 (::ffff:192.0.2.7)."""
-    found = ipaddress.ip_address(text)
-    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found

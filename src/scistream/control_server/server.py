@@ -31,6 +31,7 @@ from scistream.control_server.service import ControlService
 from scistream.control_server.state_directory import StateDirectory
 from scistream.control_server.supervisor import Supervisor
 from scistream.engines import find_engine
+from scistream.engines.processes import who_listens
 from scistream.protocol import control_pb2, control_pb2_grpc, operations_pb2, operations_pb2_grpc
 
 __all__ = ["release_leftovers", "serve"]
@@ -134,7 +135,7 @@ async def _registry(settings: Settings, log: FilteringBoundLogger, stack: AsyncE
     directory, engine = settings.state_directory, find_engine(settings.type)
     journal = Journal(directory / _JOURNAL, _BOOT_ID.read_text().strip())
     stack.callback(journal.close)
-    pool = PortPool(settings.listener_ip, settings.port_range, listening.who_holds)
+    pool = PortPool(settings.listener_ip, settings.port_range, who_listens)
     proxies = Proxies()
     supervisor = Supervisor(journal=journal, directory=directory, data_servers=proxies, log=log)
     registry = Registry(engine, pool, supervisor, patience=Patience(hello=settings.hello_timeout))

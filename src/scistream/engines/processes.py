@@ -30,6 +30,7 @@ __all__ = [
     "is_in_use",
     "listeners",
     "parse_listeners",
+    "plain_ip",
     "send",
     "wait_exit",
     "who_listens",
@@ -173,7 +174,11 @@ def parse_listeners(lines: Iterable[str]) -> Iterator[Listener]:
 def _parse_ip(text: str) -> _Address:
     """The kernel prints the address as words of 32 bits in the host's byte order."""
     words = (text[start : start + 8] for start in range(0, len(text), 8))
-    return ipaddress.ip_address(b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words))
+    return _unmapped(ipaddress.ip_address(b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)))
+
+
+def _unmapped(found: _Address) -> _Address:
+    return (found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None) or found
 
 
 def has_socket(pid: int, inode: int) -> bool:
@@ -230,8 +235,22 @@ def _covers(ip: _Address, endpoint: Endpoint) -> bool:
     return endpoint.ip in (None, ip) or not _ANY.isdisjoint((ip, endpoint.ip))
 
 
+def plain_ip(text: str) -> _Address:
+    """An IP address; an IPv4 one also where the kernel writes it as IPv6 (::ffff:192.0.2.7)."""
+    return _unmapped(ipaddress.ip_address(text))
+
+
 def _name(pid: int) -> str:
     try:
-        return f"{psutil.Process(pid).name()} (pid {pid})"
+        process = psutil.Process(pid)
+        return f"{_module(process) or process.name()} (pid {pid})"
     except psutil.Error:
         return f"pid {pid}"
+
+
+def _module(process: psutil.Process) -> str | None:
+    """What a Python interpreter runs by `-m`: its own name says nothing. Other arguments may be secret."""
+    words = iter(process.cmdline())
+    if "python" not in process.name() or "-m" not in words:
+        return None
+    return next(words, None)
