@@ -10,7 +10,6 @@ export VENV PYTHON
 # What `make demo` is told, as the environment of its command: never as text for a shell.
 export ENGINE DATA FRAMES
 
-ENGINES := haproxy nginx stunnel
 SCRIPTS := .ci/run tools/bootstrap tools/sanity
 bin := $(VENV)/bin
 

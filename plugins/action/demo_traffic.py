@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sends real bytes through a stream and tells how far they are. The documentation is plugins/modules/demo_traffic.py."""
+"""Sends real bytes through a stream, and tells how far they are. Documented in plugins/modules/demo_traffic.py."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+# ruff: noqa: E402 - the documentation stands first: ansible-doc reads plugins without running them
+
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -10,8 +12,8 @@ type: stdout
 short_description: One readable line per step, with its duration
 version_added: 0.1.0
 description:
-  - Prints a line for every task that did something, with the hosts and the time that it took. What M(ansible.builtin.debug)
-    says is printed as it stands, a failure as its sentence and code.
+  - Prints a line for every task that did something, with the hosts and the time that it took. What
+    M(ansible.builtin.debug) says is printed as it stands, a failure as its sentence and code.
   - Ends with the time in all, and the tasks that took most of it.
   - Colours, and the name of the task that runs, are shown on a terminal only.
 requirements:
@@ -24,7 +26,15 @@ import sys
 import time
 import typing as t
 
-from ansible import constants as C
+from ansible.constants import (
+    COLOR_CHANGED,
+    COLOR_ERROR,
+    COLOR_HIGHLIGHT,
+    COLOR_OK,
+    COLOR_SKIP,
+    COLOR_UNREACHABLE,
+    COLOR_VERBOSE,
+)
 from ansible.plugins.callback import CallbackBase
 
 _WIDTH = 78
@@ -60,7 +70,7 @@ class _Step:
     @property
     def color(self) -> str:
         states = set(self.hosts.values())
-        return C.COLOR_ERROR if "failed" in states else C.COLOR_CHANGED if "changed" in states else C.COLOR_OK
+        return COLOR_ERROR if "failed" in states else COLOR_CHANGED if "changed" in states else COLOR_OK
 
     def line(self) -> str:
         mark = "✗" if "failed" in self.hosts.values() else "✓"
@@ -90,17 +100,17 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_play_start(self, play: t.Any) -> None:
         self._finish()
         mode = " (check mode: nothing is changed)" if play.check_mode else ""
-        self._say(f"\n{play.get_name().strip()}{mode}", C.COLOR_HIGHLIGHT)
+        self._say(f"\n{play.get_name().strip()}{mode}", COLOR_HIGHLIGHT)
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
-        self._say("  no host of the inventory matches", C.COLOR_SKIP)
+        self._say("  no host of the inventory matches", COLOR_SKIP)
 
     def v2_playbook_on_task_start(self, task: t.Any, is_conditional: bool) -> None:
         self._finish()
         self._step = _Step(task.get_name().rpartition(" : ")[2].strip(), task.action)
         if self._is_terminal and self._step.action not in _FRAMES:
             self._is_line_open = self._step.action not in _TALKING
-            self._display.display(f"  · {self._step.name}", color=C.COLOR_VERBOSE, newline=not self._is_line_open)
+            self._display.display(f"  · {self._step.name}", color=COLOR_VERBOSE, newline=not self._is_line_open)
             sys.stdout.flush()
 
     def v2_playbook_on_handler_task_start(self, task: t.Any) -> None:
@@ -121,12 +131,12 @@ class CallbackModule(CallbackBase):
             return
         self._finish()
         for line in _failures(result._result):
-            self._say(f"    {line}", C.COLOR_ERROR)
+            self._say(f"    {line}", COLOR_ERROR)
 
     def v2_runner_on_unreachable(self, result: t.Any) -> None:
         self._take(result, "failed")
         self._finish()
-        self._say(f"    {result._host.get_name()} cannot be reached: {result._result.get('msg')}", C.COLOR_UNREACHABLE)
+        self._say(f"    {result._host.get_name()} cannot be reached: {result._result.get('msg')}", COLOR_UNREACHABLE)
 
     def v2_runner_on_skipped(self, result: t.Any) -> None:
         self._handle_warnings(result._result)
@@ -143,7 +153,7 @@ class CallbackModule(CallbackBase):
         total = time.monotonic() - self._started
         told = [step for step in self._done if step.seconds >= _LEAST]
         slowest = sorted(told, key=lambda step: step.seconds, reverse=True)[:_SLOWEST]
-        self._say(f"\n{_duration(total).strip()} in all, most of it for", C.COLOR_HIGHLIGHT)
+        self._say(f"\n{_duration(total).strip()} in all, most of it for", COLOR_HIGHLIGHT)
         for step in slowest:
             self._say(f"  {_duration(step.seconds)}  {step.name}")
 

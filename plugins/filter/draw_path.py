@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+# ruff: noqa: E402 - the documentation stands first: ansible-doc reads plugins without running them
+
 from __future__ import annotations
 
 DOCUMENTATION = r"""

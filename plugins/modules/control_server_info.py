@@ -181,12 +181,12 @@ failure:
       description: The likely cause.
       returned: failure
       type: str
-      sample: it is not running, its port is another, or a firewall is between
+      sample: its name or its port is another, it is not running, or a firewall is between
     remedy:
       description: What to do next.
       returned: failure
       type: str
-      sample: "on the gateway: s2cs status; from here: telnet HOST PORT"
+      sample: "on the gateway: s2cs status; from here: curl -v telnet://192.0.2.7:5000"
 """
 
 import typing as t

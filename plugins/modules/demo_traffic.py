@@ -10,10 +10,10 @@ module: demo_traffic
 short_description: Real bytes through a stream, checked on the far side
 version_added: 0.1.0
 description:
-  - Runs two applications as the users of a stream run them, one that listens at the target and one that connects to the
-    entry point. They know an address each, and nothing of SciStream.
-  - With O(application=zeromq), a ZeroMQ PUSH socket sends detector frames or a file to a PULL socket. Both hash what they
-    see with SHA-256. The task fails where the digests differ.
+  - Runs two applications as the users of a stream run them, one that listens at the target and one that connects to
+    the entry point. They know an address each, and nothing of SciStream.
+  - With O(application=zeromq), a ZeroMQ PUSH socket sends detector frames or a file to a PULL socket. Both hash what
+    they see with SHA-256. The task fails where the digests differ.
   - With O(application=iperf3), iperf3 measures the rate of the path. Its server listens on the target's address alone.
   - The progress is shown while bytes flow. Neither application outlives the task.
 options:
@@ -24,7 +24,7 @@ options:
     default: zeromq
   target:
     description:
-      - Where one application listens, C(HOST:PORT), an address of the controller. It is a target of the inbound session.
+      - Where one application listens, C(HOST:PORT), an address of the controller. It is the inbound session's target.
     type: str
     required: true
   entry_point:

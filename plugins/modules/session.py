@@ -217,12 +217,12 @@ failure:
       description: The likely cause.
       returned: failure
       type: str
-      sample: it is not running, its port is another, or a firewall is between
+      sample: its name or its port is another, it is not running, or a firewall is between
     remedy:
       description: What to do next.
       returned: failure
       type: str
-      sample: "on the gateway: s2cs status; from here: telnet HOST PORT"
+      sample: "on the gateway: s2cs status; from here: curl -v telnet://192.0.2.7:5000"
 """
 
 import pathlib
@@ -312,17 +312,12 @@ class _Session:
         # The ticket of an inbound session is its own, and the client's to compare.
         given = held if self.is_outbound else None
         targets = self._targets(uid, given)
-        connections = self.params["connections"]
+        connections, rate = self.params["connections"], self.params["rate"]
+        if given:
+            return self.client.SessionRequest.of_ticket(given, rate=rate, connections=connections, targets=targets)
         if connections is None:
-            connections = max(given.connections, len(given.entry_points)) if given else max(len(targets), 1)
-        return self.client.SessionRequest(
-            uid=uid,
-            direction=self.direction,
-            targets=targets,
-            connections=connections,
-            rate=self.params["rate"],
-            key=given.key if given else None,
-        )
+            connections = max(len(targets), 1)
+        return self.client.SessionRequest(uid, self.direction, targets, connections, rate)
 
     def _held(self) -> t.Any:
         """The ticket; None where there is none, and a session can be meant without it."""

@@ -51,6 +51,7 @@ class Code(enum.StrEnum):
     BAD_SESSION_KEY = "BAD_SESSION_KEY"
     BAD_TICKET = "BAD_TICKET"
     BAD_UID = "BAD_UID"
+    BAD_USAGE = "BAD_USAGE"
     CERTIFICATE_EXPIRED = "CERTIFICATE_EXPIRED"
     CERTIFICATE_KEY_MISMATCH = "CERTIFICATE_KEY_MISMATCH"
     CERTIFICATE_MISSING = "CERTIFICATE_MISSING"
@@ -71,6 +72,7 @@ class Code(enum.StrEnum):
     DEADLINE = "DEADLINE"
     DEMO_PORTS_IN_USE = "DEMO_PORTS_IN_USE"
     DEMO_RUNNING = "DEMO_RUNNING"
+    ENCRYPTION_MISMATCH = "ENCRYPTION_MISMATCH"
     ENGINE_CANNOT = "ENGINE_CANNOT"
     ENGINE_MISSING = "ENGINE_MISSING"
     ENGINE_UNKNOWN = "ENGINE_UNKNOWN"
@@ -88,12 +90,14 @@ class Code(enum.StrEnum):
     PLAIN_TEXT_SERVER = "PLAIN_TEXT_SERVER"
     PORTS_EXHAUSTED = "PORTS_EXHAUSTED"
     RETARGET_REFUSED = "RETARGET_REFUSED"
+    SECRET_EXPOSED = "SECRET_EXPOSED"
     SESSION_KEY_MISSING = "SESSION_KEY_MISSING"
     SESSION_NOT_REGISTERED = "SESSION_NOT_REGISTERED"
     SITE_SECRET_UNREADABLE = "SITE_SECRET_UNREADABLE"
     STATE_DIRECTORY_TAKEN = "STATE_DIRECTORY_TAKEN"
     STREAM_DAMAGED = "STREAM_DAMAGED"
     TARGET_IN_USE = "TARGET_IN_USE"
+    TICKET_WANTED = "TICKET_WANTED"
     TLS_SERVER = "TLS_SERVER"
     TOKEN_EXPOSED = "TOKEN_EXPOSED"
     TOO_MANY_TARGETS = "TOO_MANY_TARGETS"
@@ -136,9 +140,9 @@ _INTERNAL: Final = ("SERVER_ERR", "INTERNAL", ExitCode.INTERNAL)
 
 CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.ALREADY_RUNNING: Entry(
-        "a control server (pid {pid}) already runs with the state directory {directory}",
-        "it was started before",
-        "use it, or end it first: s2cs stop --state-directory {directory}",
+        "a control server (pid {pid}) already runs with the state directory {directory}, and with other settings",
+        "it was started before, with other options or another configuration",
+        "use it as it is, or end it first: s2cs stop --state-directory {directory}",
         *_STATE,
     ),
     Code.APPLICATION_FAILED: Entry(
@@ -203,7 +207,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         *_FORMAT,
     ),
     Code.BAD_ROLE: Entry(
-        "{role!r} is not a direction",
+        "{role} is not a direction",
         "a session is inbound (PROD) or outbound (CONS)",
         "say inbound or outbound",
         *_FORMAT,
@@ -224,6 +228,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "{uid!r} is not a uid",
         "a uid has 1 to 64 letters, digits and hyphens",
         "use the uid as the inbound request printed it",
+        *_FORMAT,
+    ),
+    Code.BAD_USAGE: Entry(
+        "{words}",
+        "the command line has a word that is not known, lacks one, or gives an option a value of another kind",
+        "see what there is: {command} --help",
         *_FORMAT,
     ),
     Code.CERTIFICATE_EXPIRED: Entry(
@@ -248,7 +258,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.CERTIFICATE_NOT_TRUSTED: Entry(
         "the control server {server} shows a certificate that {path} does not vouch for",
         "it was issued anew, or the file belongs to another control server",
-        "fetch the control server's current certificate (or its facility's CA) and name it with --server-cert",
+        "fetch the control server's current certificate (or its facility's CA) and name it with --server-cert "
+        "(module: server_certificate)",
         *_CERTIFICATE,
     ),
     Code.CERTIFICATE_NOT_YET_VALID: Entry(
@@ -302,8 +313,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.CONTROL_SERVER_UNREACHABLE: Entry(
         "cannot connect to control server {server}: {reason}",
-        "it is not running, its port is another, or a firewall is between",
-        "on the gateway: s2cs status; from here: telnet HOST PORT",
+        "its name or its port is another, it is not running, or a firewall is between",
+        "on the gateway: s2cs status; from here: curl -v telnet://{server}",
         *_CONNECTION,
     ),
     Code.DATA_SERVER_FAILED: Entry(
@@ -325,7 +336,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         *_DATA_SERVER,
     ),
     Code.DATA_SERVER_STUCK: Entry(
-        "{engine} of session {uid} (pid {pid}) is gone or not, and {left} is still there",
+        "{engine} of session {uid} (pid {pid}) did not end: {left} is still there",
         "it survived SIGKILL, or another process took its place",
         "look with: ss -tlpn; ps -fp {pid}",
         *_DATA_SERVER,
@@ -348,6 +359,13 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "wait until it is done, or end it with Ctrl-C",
         *_STATE,
     ),
+    Code.ENCRYPTION_MISMATCH: Entry(
+        "session {uid} cannot carry a byte: the inbound gateway's encryption is {inbound}, and {engine} of the control "
+        "server {server} has {outbound}",
+        "the two gateways run engines that do not understand each other",
+        "have both control servers run the same engine (s2cs --type), and open both ends anew",
+        *_UNSUPPORTED,
+    ),
     Code.ENGINE_CANNOT: Entry(
         "{engine} cannot do what was asked: {reason}",
         "the engines differ in what they can carry",
@@ -357,7 +375,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.ENGINE_MISSING: Entry(
         "{engine} is not installed on this gateway: no program {program!r}",
         "its package is not there",
-        "sudo apt-get update && sudo apt-get install {packages}; or run role scistream.core.data_server",
+        "install it: sudo apt-get update && sudo apt-get install {packages}; or run role scistream.core.data_server",
         *_NO_ENGINE,
         deployed="[Errno 2] No such file or directory: '{program}'",
     ),
@@ -383,7 +401,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.FILE_UNWRITABLE: Entry(
         "{path} cannot be written: {reason}",
         "the directory is missing, full, or not this user's",
-        "make room or choose another path",
+        "make the directory, make room in it, or choose a path where this user may write",
         *_STATE,
     ),
     Code.HELLO_TIMEOUT: Entry(
@@ -440,7 +458,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.PLAIN_TEXT_SERVER: Entry(
         "the control server {server} speaks plain text, and TLS was wanted",
         "it was started with --ssl=False, or another service answers on this port",
-        "start it with TLS, or say --ssl=False here as well where the network is trusted",
+        "start it with TLS, or say --ssl=False here as well (module: insecure_plain_text: true) where the network is "
+        "trusted",
         *_CERTIFICATE,
     ),
     Code.PORTS_EXHAUSTED: Entry(
@@ -454,6 +473,13 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "a running session keeps its targets",
         "release it and open it anew",
         *_UNSUPPORTED,
+    ),
+    Code.SECRET_EXPOSED: Entry(
+        "a client secret stands on the command line",
+        "every user of this host can read it there, and the shell's history keeps it",
+        "put it into the configuration file as client_secret (mode 0600), or into the environment as "
+        "SCISTREAM_CLIENT_SECRET; --compat takes it as it is",
+        *_FORMAT,
     ),
     Code.SESSION_KEY_MISSING: Entry(
         "no key came with session {uid}, and {engine} carries nothing without one",
@@ -491,10 +517,16 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "release it first, or choose another name",
         *_KNOWN_UID,
     ),
+    Code.TICKET_WANTED: Entry(
+        "the control server {server} encrypts with {engine}, and no ticket was asked for",
+        "the two gateways share a key, and the ticket is what hands it to the other end",
+        "add --ticket FILE (module: ticket)",
+        *_FORMAT,
+    ),
     Code.TLS_SERVER: Entry(
         "the control server {server} speaks TLS, and plain text was wanted",
-        "--ssl=False was said here and not there",
-        "leave --ssl=False out and name its certificate with --server-cert",
+        "--ssl=False (module: insecure_plain_text: true) was said here and not there",
+        "leave it out, and name the control server's certificate with --server-cert (module: server_certificate)",
         *_CERTIFICATE,
     ),
     Code.TOKEN_EXPOSED: Entry(
@@ -504,7 +536,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         *_FORMAT,
     ),
     Code.TOO_MANY_TARGETS: Entry(
-        "{targets} targets were named for {entry_points} entry points",
+        "more targets were named ({targets}) than there are entry points ({entry_points})",
         "each target needs an entry point of its own",
         "ask for {targets} connections (num_conn), or name fewer targets",
         *_FORMAT,
@@ -512,7 +544,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.UID_EXISTS: Entry(
         "a session with uid {uid} exists already ({state})",
         "the uid was used before and not released",
-        "release it (s2uc release {uid}) or use another uid",
+        "release it, or use another uid",
         *_KNOWN_UID,
         deployed="Entry already found for uid",
     ),
@@ -553,6 +585,8 @@ class SciStreamError(Exception):
 
     def __init__(self, code: Code, **facts: Any) -> None:
         self.code = code
+        # Set for an error that a control server of ours sent: it stands for that one's knowledge, not for a guess.
+        self.was_sent = False
         self.facts = {key: one_line(value) if isinstance(value, str) else value for key, value in facts.items()}
         super().__init__(self._sentence())
 
@@ -609,9 +643,11 @@ class SciStreamError(Exception):
         """The error that a control server sent, or None where this version does not know it."""
         try:
             body = json.loads(data)
-            return cls(Code(body["code"]), **body["facts"])
+            error = cls(Code(body["code"]), **body["facts"])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return None
+        error.was_sent = True
+        return error
 
 
 def _ended(part: str) -> str:

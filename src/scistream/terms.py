@@ -98,7 +98,7 @@ def parse_direction(text: str) -> Direction:
     try:
         return _DIRECTIONS[text.strip().lower()]
     except KeyError:
-        raise SciStreamError(Code.BAD_ROLE, role=text) from None
+        raise SciStreamError(Code.BAD_ROLE, role=repr(text)) from None
 
 
 def parse_uid(text: str) -> Uid:

@@ -109,6 +109,18 @@ def test_check_do_check_again_do_again(engine, facility, echo_target, tmp_path: 
         assert not act(connection, _UID, ticket=ticket).changed
 
 
+def test_check_mode_foresees_that_the_ports_do_not_suffice(facility, echo_target) -> None:
+    _, connection = facility()
+    ensure_session(connection, _inbound(echo_target.endpoint, connections=3))
+    # All 25 of the range, once the session of 3 has made way for itself.
+    assert plan_session(connection, _inbound(echo_target.endpoint, connections=25)).changed
+    others = _inbound(echo_target.endpoint, parse_uid("another"), connections=23)
+    for act in (plan_session, ensure_session):
+        with pytest.raises(SciStreamError, match="23 ports were asked for, 22 of 25") as caught:
+            act(connection, others)
+        assert caught.value.code is Code.PORTS_EXHAUSTED
+
+
 def test_other_parameters_open_the_session_anew(facility, echo_target) -> None:
     _, connection = facility()
     ensure_session(connection, _inbound(echo_target.endpoint))

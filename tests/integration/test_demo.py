@@ -77,12 +77,11 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "demo"
 
 
-@pytest.mark.parametrize("engine", ["haproxy", "nginx", "stunnel"])
-def test_an_empty_file_goes_through_and_nothing_is_left(state: Path, tmp_path: Path, engine: str) -> None:
+def test_an_empty_file_goes_through_and_nothing_is_left(state: Path, tmp_path: Path) -> None:
     """The smallest stream that there is; the big ones are `make demo`'s, which CI runs with each engine."""
     empty = tmp_path / "an {{ 'odd' }} name's file"
     empty.touch()
-    with _demo(state, "--engine", engine, "--data", str(empty)) as demo:
+    with _demo(state, "--engine", "stunnel", "--data", str(empty)) as demo:
         assert demo.read_to_end() == 0, demo.said
     digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert f"SHA-256 sent      {digest}" in demo.said
@@ -115,7 +114,7 @@ def test_a_signal_at_the_very_beginning_cleans_up(state: Path, number: signal.Si
 
 def test_a_second_interrupt_is_answered_and_does_not_stop_the_cleaning(state: Path) -> None:
     with _demo(state, "--frames", ENDLESS) as demo:
-        demo.read_until("Open the outbound session")
+        demo.read_until("Issue the gateway's certificate")
         demo.process.send_signal(signal.SIGINT)
         demo.read_until("ending the demo")
         demo.process.send_signal(signal.SIGINT)
@@ -136,30 +135,20 @@ def test_a_reader_that_goes_away_ends_it_and_it_cleans_up(state: Path) -> None:
 def test_what_a_killed_demo_left_is_taken_away_by_the_next(state: Path) -> None:
     with _demo(state, "--frames", ENDLESS) as demo:
         demo.read_until("nothing is encrypted")
-        runners = psutil.Process(demo.process.pid).children(recursive=True)
+        playbook = psutil.Process(demo.process.pid).children()
+        control_servers = [one for one in psutil.process_iter() if _is_control_server(one, state)]
         demo.process.kill()
         demo.process.wait()
-    # It takes Ansible and the applications with it; control servers and data servers go on, as they should.
-    _gone, alive = psutil.wait_procs([one for one in runners if "ansible" in " ".join(_words(one))], timeout=30)
+    # The driver takes Ansible with it. Control servers and data servers go on, as they should; then the former die too.
+    _gone, alive = psutil.wait_procs(playbook, timeout=30)
     assert not alive
-    assert look(state).processes
+    assert len(control_servers) == 2
+    for one in control_servers:
+        one.kill()
+    assert "haproxy" in str(look(state))
     with _demo(state, "--frames", "1") as following:
         assert following.read_to_end() == 0, following.said
     assert "An earlier demo left" in following.said
-    assert not look(state)
-
-
-def test_what_is_left_without_its_control_servers_is_taken_away_too(state: Path) -> None:
-    with _demo(state, "--frames", ENDLESS) as demo:
-        demo.read_until("nothing is encrypted")
-        control_servers = [one for one in psutil.process_iter() if _is_control_server(one, state)]
-        assert len(control_servers) == 2
-        demo.process.kill()
-        demo.process.wait()
-        for one in control_servers:
-            one.kill()
-    with _demo(state, "--frames", "1") as following:
-        assert following.read_to_end() == 0, following.said
     assert not look(state)
 
 
@@ -177,7 +166,7 @@ def test_a_second_demo_names_the_first_and_leaves_it_alone(state: Path, tmp_path
 def test_an_address_that_is_in_use_is_told_before_anything_is_started(state: Path) -> None:
     with socket.create_server(("127.0.2.1", 5000)), _demo(state) as demo:
         assert demo.read_to_end() == 4
-        assert f"127.0.2.1:5000 is listened on by {psutil.Process().name()} (pid {os.getpid()})" in demo.said
+        assert re.search(rf"127\.0\.2\.1:5000 is listened on by \S+ \(pid {os.getpid()}\)", demo.said)
         assert "[DEMO_PORTS_IN_USE]" in demo.said
         assert "Provision" not in demo.said
     assert not state.exists()

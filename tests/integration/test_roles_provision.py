@@ -19,6 +19,8 @@ _PLAYBOOK = ROOT / "playbooks/provision.yml"
 _INVENTORY = ROOT / "inventory/local"
 _GATEWAYS = {"facility_a": "127.0.1.1", "facility_b": "127.0.2.1"}
 _PORT, _PORTS = 24300, "24310-24315"
+# Seconds for tests of seven runs and more, on a machine that has other work as well.
+_LONG = 400
 
 Provision = Callable[..., Run]
 
@@ -83,6 +85,7 @@ def reach(state: Path, gateway: str) -> dict[str, Any]:
     return {"control_server": f"{_GATEWAYS[gateway]}:{_PORT}", "server_certificate": str(certificate), "timeout": 20}
 
 
+@pytest.mark.timeout(_LONG)
 def test_two_gateways_from_nothing_to_serving_and_back(tmp_path: Path, provision: Provision) -> None:
     state = tmp_path / "state"
     predicted = provision("--check", "--diff")
@@ -137,6 +140,7 @@ def test_two_gateways_from_nothing_to_serving_and_back(tmp_path: Path, provision
     assert left == [f"controller/{gateway}/ca.{kind}" for gateway in _GATEWAYS for kind in ("crt", "key")]
 
 
+@pytest.mark.timeout(_LONG)
 def test_another_certificate_or_configuration_restarts_and_cuts_no_stream(
     tmp_path: Path, provision: Provision, echo_target: Any, round_trip: Any
 ) -> None:

@@ -112,9 +112,13 @@ def test_an_option_that_a_parser_refuses_is_an_error_of_the_catalogue(ended: Cal
 
 @pytest.mark.parametrize("words", [("bogus",), ("do-it", "--bogus"), ("do-it", "--ssl", "maybe")])
 def test_a_mistyped_command_line_is_bad_input(words: tuple[str, ...], ended: Callable[..., Any]) -> None:
-    code, _, err = ended(_tell, *words)
+    code, out, err = ended(_tell, *words, "--json")
     assert code == 2
-    assert "Usage: tool" in err
+    assert err.startswith("tool: error: ")
+    assert " --help. [BAD_USAGE]\n" in err
+    failure = json.loads(out)["failure"]
+    assert failure["code"] == "BAD_USAGE"
+    assert any(word.strip("-") in failure["seen"] for word in words[-2:])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])

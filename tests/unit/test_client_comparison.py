@@ -124,8 +124,8 @@ def test_the_ticket_of_another_session_is_not_overwritten(tmp_path: Path) -> Non
 
 def test_the_key_goes_into_a_ticket_only_where_it_is_used() -> None:
     server = Endpoint("192.0.2.7", 5000)
-    assert tickets.of_session(_KEYED, control_server=server, key=_KEY) == _ticket()
-    assert tickets.of_session(_SESSION, control_server=server, key=_KEY) == _ticket(key=None)
+    assert tickets.of_session(_KEYED, control_server=server, key=_KEY) == _ticket(encryption="tls-psk")
+    assert tickets.of_session(_SESSION, control_server=server, key=_KEY) == _ticket(key=None, encryption="none")
 
 
 def test_a_wildcard_entry_point_is_where_its_server_was_called() -> None:
@@ -161,3 +161,16 @@ def test_facts_are_plain_data_and_tell_the_encryption_in_use() -> None:
         "encryption": "none",
     }
     assert told["certificate_names"] == ["a"]
+
+
+def test_targets_that_an_application_controller_names_are_good_as_they_are() -> None:
+    request = dataclasses.replace(_REQUEST, targets=())
+    assert decide(Wish(request), _SESSION).opens
+    assert not decide(Wish(request, any_targets=True), _SESSION).opens
+
+
+def test_an_outbound_session_of_another_encryption_is_not_as_wished() -> None:
+    request = dataclasses.replace(_REQUEST, encryption="tls-psk")
+    assert differences(_SESSION, request) == ("encryption none, not tls-psk",)
+    assert differences(_KEYED, request) == ()
+    assert differences(dataclasses.replace(_SESSION, encryption=""), request) == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -78,6 +79,8 @@ class _Server:
     calls: list[str] = field(default_factory=list)
     pending: _Pending | None = None
     key: bytes | None = None
+    facts: Any = _OLD
+    described: Any = _OLD
 
     def __post_init__(self) -> None:
         self.control_server = ControlServer(Endpoint("gateway.example", 5000), timeout=30.0)
@@ -106,7 +109,10 @@ class _Server:
         return self._give(self.releases)
 
     def describe(self, *args: Any) -> Any:
-        raise _OLD
+        return self._give(self.described)
+
+    def server_facts(self) -> Any:
+        return self._give(self.facts)
 
     def _give(self, outcome: Any) -> Any:
         if isinstance(outcome, BaseException):
@@ -270,5 +276,61 @@ def test_a_ticket_gives_the_outbound_request() -> None:
     entry_points = (Endpoint("192.0.2.7", 5100), Endpoint("192.0.2.7", 5101))
     ticket = Ticket(_UID, "", entry_points, 2, Endpoint("gateway.example", 5000), (_TARGET,), bytes(32))
     request = SessionRequest.of_ticket(ticket, rate=7)
+    more = SessionRequest.of_ticket(ticket, connections=3, targets=(_TARGET,))
+    assert (more.connections, more.targets, more.key) == (3, (_TARGET,), bytes(32))
     assert request == SessionRequest(_UID, Direction.OUTBOUND, entry_points, 2, 7, bytes(32))
     assert repr(bytes(32)) not in repr(request)
+
+
+def _sent(error: SciStreamError) -> SciStreamError:
+    received = SciStreamError.from_wire(error.to_wire())
+    assert received is not None
+    return received
+
+
+def test_a_registration_ends_with_the_first_answer_of_a_server_that_held_it() -> None:
+    server, clock = _Server(hellos=[_sent(_UNKNOWN)]), _Clock()
+    with pytest.raises(SciStreamError) as caught:
+        register(cast("Connection", server), _UID, Direction.INBOUND, (_TARGET,), clock=clock, pause=clock.pause)
+    assert caught.value.code is Code.UID_UNKNOWN
+    assert server.calls == ["hello"]
+
+
+def test_a_request_of_ones_own_is_waited_for_whoever_answers() -> None:
+    server, clock = _Server(hellos=[_sent(_UNKNOWN), ()]), _Clock()
+    _open(server, clock)
+    assert server.calls == ["req", "hello", "hello", "update"]
+
+
+def test_a_deadline_after_refusals_tells_the_refusal() -> None:
+    late = SciStreamError(Code.DEADLINE, what="the attempt", seconds=0.2, last="nothing")
+    server, clock = _Server(hellos=[_UNKNOWN, _UNKNOWN, late]), _Clock()
+    with pytest.raises(SciStreamError) as caught:
+        register(cast("Connection", server), _UID, Direction.INBOUND, (_TARGET,), clock=clock, pause=clock.pause)
+    assert caught.value is _UNKNOWN
+
+
+def _facts(engine: str, encryption: str) -> Any:
+    return SimpleNamespace(engine=engine, encryption=encryption)
+
+
+@pytest.mark.parametrize(
+    ("inbound", "engine", "outbound"), [("tls-psk", "haproxy", "none"), ("none", "stunnel", "tls-psk")]
+)
+def test_gateways_of_two_encryptions_are_refused_before_anything_is_opened(
+    inbound: str, engine: str, outbound: str
+) -> None:
+    server = _Server(facts=_facts(engine, outbound))
+    with pytest.raises(SciStreamError) as caught:
+        _open(server, encryption=inbound)
+    assert caught.value.code is Code.ENCRYPTION_MISMATCH
+    assert all(word in str(caught.value) for word in (inbound, engine, outbound, "gateway.example:5000"))
+    assert server.calls == []
+
+
+def test_a_session_that_got_another_encryption_is_rolled_back() -> None:
+    server = _Server(facts=_facts("stunnel", "tls-psk"), described=(_facts("haproxy", "none"),))
+    with pytest.raises(SciStreamError) as caught:
+        _open(server, encryption="tls-psk")
+    assert caught.value.code is Code.ENCRYPTION_MISMATCH
+    assert server.calls == ["req", "hello", "update", "release"]

@@ -10,7 +10,7 @@ from cryptography import x509
 
 from scistream.addresses import Endpoint
 from scistream.engines import ENGINES, Installation, Plan, Route, find_engine
-from scistream.engines.base import fill
+from scistream.engines.base import fill, without_places
 from scistream.engines.host import Host
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import SESSION_KEY_SIZE
@@ -20,6 +20,15 @@ UID = Uid("bd9f1a7e-04d7-11f0-b44c-946dae415862")
 KEY = bytes(range(SESSION_KEY_SIZE))
 HOST = Host(cores=4, descriptors=65536, pipe_bytes=64 << 20, must_stay_root=False)
 VERSIONS = {"haproxy": "2.6.12", "nginx": "1.22.1", "stunnel": "5.68"}
+
+HAPROXY_SAYS = """[NOTICE]   (77) : haproxy version is 2.6.12-1+deb12u2
+[NOTICE]   (77) : path to executable is /usr/sbin/haproxy
+[ALERT]    (77) : config : [/home/u/.scistream/test.conf:15] : 'server s' : could not resolve 'no-such-host.invalid'.
+"""
+NGINX_SAYS = """nginx: [warn] something in /home/u/.scistream/test.conf:2
+nginx: [emerg] host not found in upstream "no-such-host.invalid:5074" in /home/u/.scistream/test.conf:15
+nginx: configuration file /home/u/.scistream/test.conf test failed
+"""
 
 
 def make_plan(*routes: tuple[str, str], direction: Direction = Direction.INBOUND, key: bytes | None = KEY) -> Plan:
@@ -266,3 +275,39 @@ def test_what_protects_the_bytes_between_the_gateways() -> None:
     protection = {name: engine.encryption for name, engine in ENGINES.items()}
     plain = Encryption.NONE
     assert protection == {"haproxy": plain, "nginx": plain, "stunnel": Encryption.TLS_PSK}
+
+
+@pytest.mark.parametrize(("name", "words"), [("haproxy", HAPROXY_SAYS), ("nginx", NGINX_SAYS)])
+def test_a_rejection_tells_remote_callers_errors_and_no_places(name: str, words: str) -> None:
+    told = ENGINES[name].rejection(words)
+    assert "no-such-host.invalid" in told
+    assert "test.conf:15" in told
+    assert not re.search(r"/home|/usr|NOTICE|warn", told)
+
+
+def test_words_without_errors_are_told_as_they_are() -> None:
+    assert ENGINES["haproxy"].rejection("Segmentation fault\n") == "Segmentation fault"
+    assert ENGINES["haproxy"].rejection("") == "it said nothing"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("in /a/b.c/test.conf:3", "in test.conf:3"),
+        ("10.0.0.0/8, https://www.example.org/x", "10.0.0.0/8, https://www.example.org/x"),
+        ("<NOSRV> 0/0/0/-1/0 SC 1/1", "<NOSRV> 0/0/0/-1/0 SC 1/1"),
+        ("open('/var/lib/x y')", "open('x y')"),
+    ],
+)
+def test_places_of_this_host_are_left_out_of_words(words: str, told: str) -> None:
+    assert without_places(words) == told
+
+
+@pytest.mark.parametrize("host", ["unix", "UNIX"])
+def test_u07_a_target_called_unix_is_no_socket_of_the_gateway(host: str) -> None:
+    plan = make_plan(("127.0.10.1:21000", f"{host}:5074"))
+    with pytest.raises(SciStreamError, match="Unix socket") as caught:
+        render("nginx", plan)
+    assert caught.value.code is Code.ENGINE_CANNOT
+    assert "unix.example.org:5074" in render("nginx", make_plan(("127.0.10.1:21000", "unix.example.org:5074")))
+    assert "unix:5074" in render("haproxy", plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from typing import Any
 
@@ -101,3 +102,36 @@ def test_a_fact_cannot_break_the_line_it_is_told_in() -> None:
 def test_long_foreign_words_keep_their_end() -> None:
     assert one_line("x" * 1000 + "the end").endswith("the end")
     assert len(one_line("x" * 1000)) == 401
+
+
+_COMMAND = re.compile(r"(--?\w|(sudo|apt-get|s2cs|s2uc|appctrl|ansible[\w-]*|ss|ps|openssl|chmod|telnet)\b)")
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_no_remedy_begins_with_a_command_that_its_sentence_would_capitalise(code: Code) -> None:
+    assert not _COMMAND.match(CATALOGUE[code].remedy)
+
+
+def test_words_for_two_edges_name_both() -> None:
+    for code in (Code.PLAIN_TEXT_SERVER, Code.TLS_SERVER, Code.CERTIFICATE_NOT_TRUSTED):
+        error = SciStreamError(code, **_facts(code))
+        assert "--s" in str(error)
+        assert "(module: " in str(error)
+
+
+def test_a_control_server_that_is_not_reached_can_be_tried_by_hand() -> None:
+    error = SciStreamError(Code.CONTROL_SERVER_UNREACHABLE, server="[::1]:5000", reason="the name does not resolve")
+    assert error.remedy.endswith("curl -v telnet://[::1]:5000")
+    assert "its name or its port is another" in error.cause
+
+
+def test_what_did_not_end_is_said_plainly() -> None:
+    error = SciStreamError(Code.DATA_SERVER_STUCK, engine="nginx", uid="u", pid=7, left="pid 8")
+    assert error.seen == "nginx of session u (pid 7) did not end: pid 8 is still there"
+
+
+def test_an_error_knows_whether_a_control_server_sent_it() -> None:
+    error = SciStreamError(Code.UID_UNKNOWN, uid="u")
+    received = SciStreamError.from_wire(error.to_wire())
+    assert received is not None
+    assert (error.was_sent, received.was_sent) == (False, True)

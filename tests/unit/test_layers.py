@@ -15,6 +15,7 @@ _LAYERS = {
     "errors": 0,
     "terms": 0,
     "addresses": 0,
+    "atomic_files": 0,
     "protocol": 1,
     "certificates": 1,
     "engines": 2,

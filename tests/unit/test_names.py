@@ -79,6 +79,7 @@ def test_a_missing_site_secret_is_not_made_unasked(tmp_path: Path) -> None:
 def test_a_damaged_site_secret_is_refused_and_not_quoted(tmp_path: Path, content: str) -> None:
     path = tmp_path / "site.secret"
     path.write_text(content)
+    path.chmod(0o600)
     with pytest.raises(SciStreamError) as caught:
         site_secret(path)
     assert caught.value.code is Code.SITE_SECRET_UNREADABLE
@@ -91,3 +92,14 @@ def test_the_default_place_follows_the_xdg_rule(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("XDG_CONFIG_HOME", "relative/is/ignored")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_site_secret() == tmp_path / ".config" / "scistream" / "site.secret"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_site_secret_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "site.secret"
+    site_secret(path)
+    path.chmod(mode)
+    with pytest.raises(SciStreamError) as caught:
+        site_secret(path)
+    assert caught.value.code is Code.SITE_SECRET_UNREADABLE
+    assert f"chmod 600 {path}" in str(caught.value)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -13,7 +15,7 @@ from click.testing import CliRunner
 from scistream import __version__
 from scistream.addresses import Endpoint
 from scistream.cli import appctrl, s2uc
-from scistream.cli.calling import parse_remote_host, targets_at
+from scistream.cli.calling import parse_control_server, parse_remote_host, spell_channel, targets_at
 from scistream.cli.telling import Teller
 from scistream.client import ControlServer, Session
 from scistream.errors import Code, SciStreamError
@@ -137,11 +139,6 @@ def test_for_machines_stdout_is_one_object(capsys: pytest.CaptureFixture[str]) -
     assert "(stunnel, TLS 1.3 with a key of its own between the gateways)" in err
 
 
-def test_a_key_that_nobody_will_have_draws_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
-    Teller("s2uc").session(replace(_SESSION, encryption="tls-psk"), _SERVER)
-    assert "no --ticket FILE was given to hand it over" in capsys.readouterr().err
-
-
 def test_u58_targets_are_at_names_and_addresses_of_both_kinds() -> None:
     assert targets_at(parse_remote_host("[::1]"), "1, 2") == (Endpoint("::1", 1), Endpoint("::1", 2))
     assert targets_at(parse_remote_host("::1"), "1") == (Endpoint("::1", 1),)
@@ -153,3 +150,41 @@ def test_u07_bad_ports_are_no_targets(ports: str) -> None:
     with pytest.raises(SciStreamError) as caught:
         targets_at("localhost", ports)
     assert caught.value.code is Code.BAD_ADDRESS
+
+
+def test_a_control_server_without_a_port_is_at_5000() -> None:
+    assert parse_control_server("gateway.example") == Endpoint("gateway.example", 5000)
+    assert parse_control_server("[::1]") == Endpoint("::1", 5000)
+    assert parse_control_server("gateway.example:5001") == Endpoint("gateway.example", 5001)
+
+
+def test_a_printed_command_reaches_the_control_server_again() -> None:
+    with_tls = ControlServer(Endpoint("gateway.example", 5001), Path("a.crt"))
+    assert spell_channel(with_tls) == ["--s2cs", "gateway.example:5001", "--server-cert", "a.crt"]
+    plain = ControlServer(Endpoint("gateway.example", 5001), plain_text=True)
+    assert spell_channel(plain) == ["--s2cs", "gateway.example:5001", "--ssl=False"]
+
+
+_COMMANDS = [(tool, name) for tool in (s2uc, appctrl) for name in tool.command.commands]
+
+
+def _examples(command: click.Command) -> list[str]:
+    lines = [line.strip() for line in (command.epilog or "").splitlines()]
+    return [line for line in lines if line.startswith(("s2uc ", "appctrl "))]
+
+
+@pytest.mark.parametrize(("tool", "name"), _COMMANDS)
+def test_every_command_shows_examples_that_it_understands(tool: ModuleType, name: str) -> None:
+    command = tool.command.commands[name]
+    assert _examples(command)
+    for example in _examples(command):
+        program, word, *rest = shlex.split(example)
+        assert (program, word) == (tool.__name__.rsplit(".", 1)[1], name)
+        # It takes its words in, and gets nowhere: what they name is at no site.
+        command.make_context(name, rest)
+
+
+@pytest.mark.parametrize(("tool", "name"), _COMMANDS)
+def test_every_option_says_what_it_is_for(tool: ModuleType, name: str) -> None:
+    options = [one for one in tool.command.commands[name].params if isinstance(one, click.Option)]
+    assert [option.name for option in options if not option.help] == []

@@ -51,6 +51,19 @@ def test_what_was_written_is_read(path: Path) -> None:
     assert json.loads(path.read_text())["version"] == 1
 
 
+def test_a_ticket_tells_the_encryption_and_an_earlier_one_by_its_key(path: Path) -> None:
+    for encryption in ("none", "tls-psk", ""):
+        _forge(path, encryption=encryption)
+        assert tickets.read(path).encryption == encryption
+    for key, encryption in ((_KEY.hex(), "tls-psk"), (None, "")):
+        _forge(path, key=key)
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "encryption"}))
+        assert tickets.read(path).encryption == encryption
+    for wrong in ("rot13", ["none"], None, 1):
+        _forge(path, encryption=wrong)
+        assert "'encryption'" in str(_refusal(path))
+
+
 def test_u05_a_ticket_is_its_owners_and_its_key_is_not_shown(path: Path) -> None:
     path.write_text("an older one that others could read")
     path.chmod(0o644)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from scistream.certificates.issuing import issue, issue_ca
-from scistream.certificates.reading import CertificateFacts, judge, read
+from scistream.certificates.reading import CertificateFacts, judge, read, spell_time
 
-__all__ = ["CertificateFacts", "issue", "issue_ca", "judge", "read"]
+__all__ = ["CertificateFacts", "issue", "issue_ca", "judge", "read", "spell_time"]

@@ -6,11 +6,8 @@ places first, then moved in, the key before the certificate. A crash in between 
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from scistream import atomic_files
 from scistream.addresses import parse_host
 from scistream.certificates.reading import CertificateFacts, judge, load_certificate, load_key, read, unreadable
 from scistream.errors import Code, SciStreamError
@@ -182,44 +180,8 @@ def _write_pair(certificate: Path, key: Path, signed: x509.Certificate, own: ec.
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     with (
-        _prepared(key, secret, 0o600) as new_key,
-        _prepared(certificate, signed.public_bytes(serialization.Encoding.PEM), 0o644) as new_certificate,
+        atomic_files.prepare(key, secret) as new_key,
+        atomic_files.prepare(certificate, signed.public_bytes(serialization.Encoding.PEM), 0o644) as new_certificate,
     ):
-        _move(new_key, key)
-        _move(new_certificate, certificate)
-
-
-@contextlib.contextmanager
-def _prepared(path: Path, content: bytes, mode: int) -> Iterator[Path]:
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    temporary = Path(name)
-    try:
-        _fill(descriptor, content, mode, path)
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _fill(descriptor: int, content: bytes, mode: int, path: Path) -> None:
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _move(temporary: Path, path: Path) -> None:
-    try:
-        temporary.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> SciStreamError:
-    return SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error))
+        atomic_files.move(new_key, key)
+        atomic_files.move(new_certificate, certificate)

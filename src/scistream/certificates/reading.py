@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, Pub
 from scistream.addresses import parse_host
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["CertificateFacts", "judge", "load_certificate", "load_key", "read", "unreadable"]
+__all__ = ["CertificateFacts", "judge", "load_certificate", "load_key", "read", "spell_time", "unreadable"]
 
 _DAMAGED: Final = (
     ValueError,
@@ -85,9 +85,9 @@ def judge(
     loaded = load_certificate(path, option)
     facts = _facts(path, loaded)
     if now < facts.not_before:
-        raise SciStreamError(Code.CERTIFICATE_NOT_YET_VALID, path=str(path), date=_date(facts.not_before))
+        raise SciStreamError(Code.CERTIFICATE_NOT_YET_VALID, path=str(path), date=spell_time(facts.not_before))
     if now > facts.not_after:
-        raise SciStreamError(Code.CERTIFICATE_EXPIRED, path=str(path), date=_date(facts.not_after))
+        raise SciStreamError(Code.CERTIFICATE_EXPIRED, path=str(path), date=spell_time(facts.not_after))
     if host is not None and not _answers_to(facts, host):
         names = ", ".join(facts.names) or "no name or address"
         raise SciStreamError(Code.CERTIFICATE_WRONG_NAME, path=str(path), names=names, host=host)
@@ -96,7 +96,8 @@ def judge(
     return facts
 
 
-def _date(moment: datetime) -> str:
+def spell_time(moment: datetime) -> str:
+    """A certificate's first or last moment, in UTC, as people read it."""
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 

@@ -14,13 +14,15 @@ from scistream.cli.calling import (
     CHANNEL,
     RECEIVER_PORTS_OPTION,
     control_server,
+    examples,
     options_of,
+    parse_control_server,
     parse_remote_host,
     targets_at,
 )
 from scistream.cli.common import CONTEXT, run, version_option
 from scistream.errors import Code, SciStreamError
-from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction, Uid, parse_direction, parse_uid
+from scistream.terms import MOCK_UID, NO_AUTH, OLD_NO_AUTH, Direction, Uid, parse_direction, parse_uid
 
 __all__ = ["command", "main"]
 
@@ -34,12 +36,12 @@ def _parse_role(text: str) -> Direction:
         return parse_direction(text)
     except SciStreamError:
         # Not quoted: who swaps two arguments has put the token here.
-        raise SciStreamError(Code.BAD_ROLE, role="ROLE, the fourth argument,") from None
+        raise SciStreamError(Code.BAD_ROLE, role="the fourth argument, ROLE,") from None
 
 
 _ARGUMENTS: Final = options_of(
     click.argument("uid", type=parse_uid),
-    click.argument("s2cs", type=Endpoint.parse),
+    click.argument("s2cs", type=parse_control_server),
     click.argument("token"),
     click.argument("role", type=_parse_role),
     click.argument("ip", type=parse_remote_host, default="localhost"),
@@ -88,7 +90,8 @@ for _name, _summary in (
     ("create-appctrl", "Send the hello for session UID to the control server S2CS: its targets are at IP."),
     ("mock", "The same, under the deployed tool's other name for it."),
 ):
-    command.command(_name, help=_summary)(_ARGUMENTS(_register))
+    _example = f"appctrl {_name} {MOCK_UID} gateway.example:5000 NO_AUTH PROD localhost --receiver-ports 5074"
+    command.command(_name, help=_summary, epilog=examples(_example))(_ARGUMENTS(_register))
 
 
 if __name__ == "__main__":

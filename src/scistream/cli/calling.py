@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from scistream.addresses import Endpoint, parse_endpoints, parse_host
-from scistream.cli.common import compat_option, switch
+from scistream.cli.common import compat_option, options_of, switch
+from scistream.terms import DEFAULT_CONTROL_PORT
 
 if TYPE_CHECKING:
     from scistream.client import ControlServer
@@ -23,35 +22,65 @@ __all__ = [
     "S2CS",
     "TOKEN_VARIABLE",
     "control_server",
+    "examples",
     "options_of",
+    "parse_control_server",
     "parse_remote_host",
+    "spell_channel",
     "targets_at",
 ]
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 RECEIVER_PORTS: Final = "5074,5075,5076,37000,47000"
 # The only place where a token may come from: an argument is everybody's to read.
 TOKEN_VARIABLE: Final = "SCISTREAM_TOKEN"  # noqa: S105 - its name
 
 
-def options_of(*options: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
-    """Several options as one decorator, in the order of the help."""
-    return lambda function: functools.reduce(lambda inner, option: option(inner), reversed(options), function)
+def parse_control_server(text: str) -> Endpoint:
+    """Read a control server's address; without a port, it is 5000.
+
+    Raises:
+        SciStreamError: BAD_ADDRESS.
+    """
+    return Endpoint.parse(text, default_port=DEFAULT_CONTROL_PORT)
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help: lines that can be copied."""
+    return "\n".join(("\b", "Examples:" if len(commands) > 1 else "Example:", *(f"  {each}" for each in commands)))
 
 
 S2CS: Final = click.option(
-    "--s2cs", type=Endpoint.parse, default="localhost:5000", metavar="HOST:PORT", show_default=True
+    "--s2cs",
+    type=parse_control_server,
+    default="localhost:5000",
+    metavar="HOST[:PORT]",
+    show_default=True,
+    help="The control server; without a port, 5000.",
 )
 CHANNEL: Final = options_of(
-    click.option("--server-cert", default="server.crt", metavar="FILE", show_default=True, help="Vouches for it."),
+    click.option(
+        "--server-cert",
+        "--server-crt",
+        "server_cert",
+        default="server.crt",
+        metavar="FILE",
+        show_default=True,
+        help="The control server's certificate, or its facility's CA.",
+    ),
     switch("--ssl", default=True, help="TLS to the control server."),
-    click.option("--timeout", type=click.FloatRange(0.1), default=30.0, metavar="SECONDS", show_default=True),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(0.1),
+        default=30.0,
+        metavar="SECONDS",
+        show_default=True,
+        help="How long one call to the control server may take.",
+    ),
     click.option("--scope", hidden=True, help="Accepted; without authentication it says nothing."),
     compat_option,
 )
 RECEIVER_PORTS_OPTION: Final = click.option(
-    "--receiver-ports", default=RECEIVER_PORTS, metavar="PORTS", show_default=True, help="Of the targets."
+    "--receiver-ports", default=RECEIVER_PORTS, metavar="PORTS", show_default=True, help="Ports of the targets."
 )
 
 
@@ -66,6 +95,12 @@ def control_server(address: Endpoint, options: dict[str, Any], *, token: str | N
         token=token or os.environ.get(TOKEN_VARIABLE) or None,
         timeout=options["timeout"],
     )
+
+
+def spell_channel(server: ControlServer) -> list[str]:
+    """The options that reach a control server again, for commands that are printed."""
+    trust = ["--ssl=False"] if server.plain_text else ["--server-cert", str(server.server_certificate)]
+    return ["--s2cs", str(server.address), *trust]
 
 
 def parse_remote_host(text: str) -> str:

@@ -19,7 +19,7 @@ import click
 from scistream import __version__
 from scistream.errors import Code, ExitCode, SciStreamError
 
-__all__ = ["CONTEXT", "compat_option", "run", "switch", "version_option"]
+__all__ = ["CONTEXT", "compat_option", "options_of", "run", "switch", "version_option"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -38,6 +38,11 @@ CONTEXT: Final[dict[str, Any]] = {
     "max_content_width": 100,
 }
 """`context_settings` of the outermost command: `_` and `-` are one letter in commands and options (U54)."""
+
+
+def options_of(*options: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
+    """Several options as one decorator, in the order of the help."""
+    return lambda function: functools.reduce(lambda inner, option: option(inner), reversed(options), function)
 
 
 def switch(*names: str, default: bool, **attributes: Any) -> Callable[[_Function], _Function]:
@@ -88,12 +93,11 @@ def run(command: click.Command, program: str, arguments: Sequence[str] | None = 
         sys.exit(code if isinstance(code, int) else ExitCode.OK)
     except SciStreamError as error:
         fail(error)
-    except click.UsageError as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(ExitCode.BAD_INPUT)
     except click.ClickException as error:
-        error.show()
-        sys.exit(ExitCode.INTERNAL)
+        fail(_bad_usage(program, error))
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write(f"{program}: interrupted\n")
         sys.exit(ExitCode.INTERRUPTED)
@@ -101,6 +105,12 @@ def run(command: click.Command, program: str, arguments: Sequence[str] | None = 
         if os.environ.get(_DEBUG):
             traceback.print_exc()
         fail(SciStreamError(Code.INTERNAL, words=f"{type(error).__name__}: {error}"))
+
+
+def _bad_usage(program: str, error: click.ClickException) -> SciStreamError:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context else program
+    return SciStreamError(Code.BAD_USAGE, words=error.format_message().rstrip("."), command=command)
 
 
 def _fail(program: str, error: SciStreamError, *, as_json: bool) -> NoReturn:

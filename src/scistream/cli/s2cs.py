@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from scistream.cli.common import CONTEXT, run, version_option
+from scistream.cli.common import CONTEXT, options_of, run, version_option
 from scistream.errors import Code, ExitCode, SciStreamError
 
 if TYPE_CHECKING:
@@ -24,36 +23,31 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PROGRAM: Final = "s2cs"
 
 
-def _option(name: str, metavar: str, text: str, **attributes: Any) -> Callable[[_Function], _Function]:
+def _option(names: str, metavar: str, text: str, **attributes: Any) -> Callable[[_Function], _Function]:
     # No default here: what was not named may stand in the environment or in the file.
-    return click.option(name, metavar=metavar, help=text, default=None, **attributes)
+    return click.option(*names.split(), metavar=metavar, help=text, default=None, **attributes)
 
 
 def _flag(*names: str, text: str) -> Callable[[_Function], _Function]:
     return click.option(*names, is_flag=True, default=None, help=text)
 
 
-def _options(*options: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
-    """Several options as one decorator, in the order of the help."""
-    return lambda function: functools.reduce(lambda inner, option: option(inner), reversed(options), function)
-
-
-_PLACE: Final = _options(
+_PLACE: Final = options_of(
     _option("--config", "FILE", "TOML file; its keys are these options' names. [SCISTREAM_CONFIG]"),
     _option("--state-directory", "DIRECTORY", "Sessions, data servers' files, lock. [~/.scistream]"),
 )
-_SETTINGS: Final = _options(
+_SETTINGS: Final = options_of(
     _option("--listener-ip", "IP", "Address of the control port and of the entry points. [0.0.0.0]"),
     _option("--port", "PORT", "The control port. [5000]"),
     _option("--port-range", "FIRST-LAST", "Ports of the entry points. [5100-5200]"),
     _option("--type", "ENGINE", "Data server: Haproxy, Nginx or Stunnel. [Haproxy]"),
-    _option("--server-crt", "FILE", "The control channel's certificate. [server.crt]"),
+    _option("--server-crt --server-cert", "FILE", "The control channel's certificate. [server.crt]"),
     _option("--server-key", "FILE", "Its private key. [server.key]"),
     _option("--ssl", "BOOL", "False: the control channel is plain text. [True]", is_flag=False, flag_value="True"),
     _flag("--insecure-no-auth", text="Whoever reaches the control port may open streams."),
-    _flag("--compat", text="The deployed tool's defaults; with them authentication is off."),
+    _flag("--compat", text="The deployed tool's defaults; with them authentication is off. Not from the environment."),
     _option("--client-id", "ID", "Accepted; token introspection is not built yet."),
-    _option("--client-secret", "SECRET", "Refused until it is built."),
+    _option("--client-secret", "SECRET", "Refused here, where others can read it, and elsewhere until it is built."),
     _option("--hello-timeout", "SECONDS", "How long a request waits for its hello. [180]"),
     _option("--log-file", "FILE", "Log there in place of stderr."),
     _flag("--verbose", "-v", text="Log debugging events as well."),
@@ -73,8 +67,8 @@ _SETTINGS: Final = _options(
 def command(context: click.Context, /, **options: Any) -> None:
     """Run a control server: in the foreground, or with a command below in the background.
 
-    Each option is also a key of the TOML file and an environment variable, SCISTREAM_PORT for --port. An option
-    overrules the environment, and the environment the file.
+    Each option is also a key of the TOML file and an environment variable, SCISTREAM_PORT for --port; only --compat is
+    no variable. An option overrules the environment, and the environment the file.
     """
     context.obj = options
     if context.invoked_subcommand is None:
@@ -93,16 +87,20 @@ def _settings(*layers: dict[str, Any]) -> Settings:
 
     named = {key: value for layer in layers for key, value in layer.items() if value is not None}
     config = named.pop("config", None) or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
-    return load(named, Surroundings(Path.cwd(), os.environ), config=Path(config) if config else None)
+    settings = load(named, Surroundings(Path.cwd(), os.environ), config=Path(config) if config else None)
+    if named.get("client_secret") and not settings.compat:
+        raise SciStreamError(Code.SECRET_EXPOSED)
+    return settings
 
 
 def _run(settings: Settings) -> None:
     import asyncio
 
+    from scistream.control_server.judgement import judge
     from scistream.control_server.logs import open_log
     from scistream.control_server.server import serve
 
-    settings.check_authentication()
+    judge(settings)
     asyncio.run(serve(settings, open_log(settings.log_file, verbose=settings.verbose)))
 
 
@@ -121,7 +119,30 @@ def start(context: click.Context, /, timeout: float, **options: Any) -> None:
     except daemon.StartError as failure:
         click.echo(str(failure), err=True)
         sys.exit(failure.exit_code)
+    if fresh:
+        _warn(settings)
     click.echo(f"{'started' if fresh else 'already running'}: pid {running.pid}, {running.address}")
+
+
+@command.command()
+@_SETTINGS
+@click.pass_context
+def check(context: click.Context, /, **options: Any) -> None:
+    """Judge configuration and certificate as a start would; starts nothing, and needs nothing to be free."""
+    settings = _settings(context.obj, options)
+    _warn(settings)
+    channel = "TLS" if settings.ssl else "plain text"
+    click.echo(f"good: {settings.address}, {settings.type}, entry points {settings.port_range}, {channel}")
+
+
+def _warn(settings: Settings) -> None:
+    """What the control server's log says as well, where its operator looks."""
+    from scistream.control_server.banner import warnings
+    from scistream.control_server.judgement import judge
+    from scistream.engines import find_engine
+
+    for warning in warnings(settings, find_engine(settings.type), judge(settings)):
+        click.echo(f"{_PROGRAM}: warning: {warning}", err=True)
 
 
 @command.command()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import shlex
 import signal
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import click
 
@@ -18,29 +21,41 @@ from scistream.cli.calling import (
     S2CS,
     TOKEN_VARIABLE,
     control_server,
+    examples,
     options_of,
     parse_remote_host,
+    spell_channel,
     targets_at,
 )
 from scistream.cli.common import CONTEXT, run, switch, version_option
 from scistream.cli.telling import Teller
 from scistream.errors import Code, SciStreamError
-from scistream.terms import DEFAULT_RATE, HELLO_TIMEOUT, MOCK_UID, Direction, Uid, parse_direction, parse_uid
+from scistream.terms import DEFAULT_RATE, HELLO_TIMEOUT, MOCK_UID, NO_AUTH, Direction, Uid, parse_direction, parse_uid
 
 if TYPE_CHECKING:
-    from scistream.client import Ticket
+    from scistream.client import Connection, ControlServer, Opener, Session, SessionRequest, Ticket, Wish
 
 __all__ = ["command", "main"]
 
 _PROGRAM: Final = "s2uc"
 
+_SITE_SECRET: Final = click.option(
+    "--site-secret", type=click.Path(path_type=Path), metavar="FILE", help="What names become uids with."
+)
 _SESSION: Final = options_of(
     click.option("--num-conn", type=int, metavar="NUMBER", help="Entry points; default: one for each target."),
-    click.option("--rate", type=int, default=DEFAULT_RATE, metavar="KB/S", show_default=True),
+    click.option(
+        "--rate",
+        type=int,
+        default=DEFAULT_RATE,
+        metavar="KB/S",
+        show_default=True,
+        help="Of application bytes; recorded and shown, not enforced yet.",
+    ),
     switch("--mock", default=False, help="The deployed tools' fixed uid, which never has a key."),
     click.option("--ticket", type=click.Path(path_type=Path), metavar="FILE", help="What one end hands to the other."),
-    click.option("--name", help="Name the session: one name, one uid."),
-    click.option("--site-secret", type=click.Path(path_type=Path), metavar="FILE", help="What names become uids with."),
+    click.option("--name", help="Name the session: one name, one uid. Again, nothing changes."),
+    _SITE_SECRET,
 )
 _JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, the words on stderr.")
 _REMOTE_IP: Final = click.option(
@@ -49,7 +64,7 @@ _REMOTE_IP: Final = click.option(
     default="localhost",
     metavar="HOST",
     show_default=True,
-    help="Of the targets.",
+    help="Host of the targets.",
 )
 
 
@@ -70,7 +85,13 @@ def _end(number: int, _: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-@command.command("inbound-request")
+@command.command(
+    "inbound-request",
+    epilog=examples(
+        "s2uc inbound-request --s2cs gateway.example --remote-ip localhost --receiver-ports 5074 --ticket beam.ticket",
+        "s2uc inbound-request --s2cs gateway.example --receiver-ports 5074 --name beam --ticket beam.ticket",
+    ),
+)
 @S2CS
 @CHANNEL
 @_JSON
@@ -80,10 +101,16 @@ def _end(number: int, _: object) -> NoReturn:
 def _inbound_request(remote_ip: str, receiver_ports: str, **options: Any) -> None:
     """Open the end in front of the service that is offered."""
     targets = _some(targets_at(remote_ip, receiver_ports), options["num_conn"])
-    _open(_chosen_uid(options), Direction.INBOUND, targets, options)
+    _open(_request(_chosen_uid(options), Direction.INBOUND, targets, options), options)
 
 
-@command.command("outbound-request")
+@command.command(
+    "outbound-request",
+    epilog=examples(
+        "s2uc outbound-request --s2cs gateway.example --ticket beam.ticket",
+        "s2uc outbound-request --s2cs gateway.example 7d1f3c5e 192.0.2.7:5100,192.0.2.7:5101",
+    ),
+)
 @click.argument("uid_and_listeners", nargs=-1, metavar="[UID LISTENERS]")
 @S2CS
 @CHANNEL
@@ -93,6 +120,8 @@ def _inbound_request(remote_ip: str, receiver_ports: str, **options: Any) -> Non
 @RECEIVER_PORTS_OPTION
 def _outbound_request(uid_and_listeners: tuple[str, ...], **options: Any) -> None:
     """Open the end in front of the application; LISTENERS are the inbound end's, with commas between."""
+    from scistream.client import SessionRequest
+
     ticket = _read_ticket(options["ticket"])
     words = list(uid_and_listeners)
     if len(words) != (0 if ticket else 1 if _is_named(options) else 2):
@@ -100,34 +129,50 @@ def _outbound_request(uid_and_listeners: tuple[str, ...], **options: Any) -> Non
     if _was_said("receiver_ports"):
         _teller(options).warn("--receiver-ports of an outbound request has no effect yet: the control server chooses.")
     if ticket:
-        _default(options, max(ticket.connections, len(ticket.entry_points)))
-        _open(ticket.uid, Direction.OUTBOUND, ticket.entry_points, options, key=ticket.key)
+        request = SessionRequest.of_ticket(ticket, rate=options["rate"], connections=options["num_conn"])
+        _open(request, options | {"name": None})
     else:
         uid = _named_uid(options) if _is_named(options) else parse_uid(words[0])
-        _open(uid, Direction.OUTBOUND, parse_endpoints(words[-1:]), options)
+        _open(_request(uid, Direction.OUTBOUND, parse_endpoints(words[-1:]), options), options)
 
 
-@command.command("prod-req")
+@command.command(
+    "prod-req",
+    epilog=examples("s2uc prod-req --s2cs gateway.example --num-conn 1 --ticket beam.ticket"),
+)
 @S2CS
 @CHANNEL
 @_JSON
 @_SESSION
-@click.option("--wait", type=click.FloatRange(0.1), default=HELLO_TIMEOUT, metavar="SECONDS", show_default=True)
+@click.option(
+    "--wait",
+    type=click.FloatRange(0.1),
+    default=HELLO_TIMEOUT,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long to wait for the application controller.",
+)
 def _prod_req(wait: float, **options: Any) -> None:
     """Open an inbound end whose targets an application controller (appctrl) registers."""
     _default(options, len(RECEIVER_PORTS.split(",")))
-    _open(_chosen_uid(options), Direction.INBOUND, (), options, wait=wait)
+    _open(_request(_chosen_uid(options), Direction.INBOUND, (), options), options, wait=wait)
 
 
-@command.command("release")
+@command.command(
+    "release",
+    epilog=examples(
+        "s2uc release --s2cs gateway.example --ticket beam.ticket",
+        "s2uc release --s2cs gateway.example 7d1f3c5e --direction inbound",
+    ),
+)
 @click.argument("uid", required=False)
 @S2CS
 @CHANNEL
 @_JSON
 @click.option("--direction", type=parse_direction, metavar="inbound|outbound", help="Default: both ends of the uid.")
-@click.option("--ticket", type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--name")
-@click.option("--site-secret", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--ticket", type=click.Path(path_type=Path), metavar="FILE", help="The session of this ticket.")
+@click.option("--name", help="The session of this name.")
+@_SITE_SECRET
 def _release(uid: str | None, direction: Direction | None, **options: Any) -> None:
     """Stop a session's data server and free its entry points."""
     from scistream.client import connect
@@ -140,11 +185,20 @@ def _release(uid: str | None, direction: Direction | None, **options: Any) -> No
         connection.release(which, direction)
     teller = _teller(options)
     teller.say(f"Session {which} is released on {options['s2cs']}.")
+    if ticket and direction is not Direction.OUTBOUND and ticket.control_server == options["s2cs"]:
+        # Its own session's. At the other facility it is a copy, and stays.
+        options["ticket"].unlink(missing_ok=True)
+        teller.say(f"Its ticket {options['ticket']} is removed.")
     teller.result({"released": which})
 
 
 def _without_authentication(name: str, summary: str) -> None:
-    @command.command(name, help=summary, context_settings={"ignore_unknown_options": True})
+    @command.command(
+        name,
+        help=summary,
+        epilog=examples(f"s2uc {name} --scope SCOPE"),
+        context_settings={"ignore_unknown_options": True},
+    )
     @click.argument("words", nargs=-1, type=click.UNPROCESSED)
     def refuse(words: tuple[str, ...]) -> None:
         raise SciStreamError(
@@ -163,29 +217,59 @@ for _name, _summary in (
     _without_authentication(_name, f"{_summary} (Not in this version.)")
 
 
-def _open(  # noqa: PLR0917 - one session
-    uid: Uid,
-    direction: Direction,
-    targets: tuple[Endpoint, ...],
-    options: dict[str, Any],
-    key: bytes | None = None,
-    wait: float | None = None,
-) -> None:
-    from scistream.client import SessionRequest, Wish, await_session, connect, open_session, open_with_ticket
+def _open(request: SessionRequest, options: dict[str, Any], *, wait: float | None = None) -> None:
+    from scistream.client import await_session, check_ticket, connect, make_wish, open_session
 
     teller, server = _teller(options), control_server(options["s2cs"], options)
-    _default(options, len(targets))
-    request = SessionRequest(uid, direction, targets, options["num_conn"], options["rate"], key)
-    ticket = options["ticket"] if direction is Direction.INBOUND else None
-    opened = open_session if wait is None else functools.partial(await_session, wait=wait)
+    ticket = options["ticket"] if request.direction is Direction.INBOUND else None
+    wish = make_wish(request, ticket, options["name"] or "")
+    opener = open_session if wait is None else functools.partial(await_session, wait=wait)
     with connect(server) as connection:
-        teller.heading(uid, server, direction)
+        teller.heading(request.uid, server, request.direction)
         if _was_said("rate"):
             teller.warn("--rate is recorded and shown, and not enforced yet.")
+        check_ticket(connection, wish)
         if wait is not None:
-            teller.say(f"Waiting {wait:g} s for: appctrl create-appctrl {uid} {server.address} NO_AUTH PROD HOST")
-        session = open_with_ticket(connection, Wish(request, ticket, options["name"] or ""), opened)
+            teller.say(f"Waiting {wait:g} s for: {_registration(request, server)}")
+        with _way_out(request.uid, server):
+            session = _opened(connection, wish, opener, teller)
     teller.session(session, server, ticket=ticket)
+
+
+def _opened(connection: Connection, wish: Wish, opener: Opener, teller: Teller) -> Session:
+    """Open the session; one that has a name may be there already."""
+    from scistream.client import ensure_session, open_with_ticket
+
+    if not wish.name:
+        return open_with_ticket(connection, wish, opener)
+    outcome = ensure_session(connection, wish.request, ticket=wish.ticket, name=wish.name, opener=opener)
+    teller.found(outcome)
+    return cast("Session", outcome.session)
+
+
+@contextlib.contextmanager
+def _way_out(uid: Uid, server: ControlServer) -> Iterator[None]:
+    """Where the uid is taken, tell the command that frees it."""
+    try:
+        yield
+    except SciStreamError as error:
+        if error.code is Code.UID_EXISTS:
+            error.add_note(f"to release it: {shlex.join(['s2uc', 'release', uid, *spell_channel(server)])}")
+        raise
+
+
+def _registration(request: SessionRequest, server: ControlServer) -> str:
+    """What has to be said at the application's end; the capitals are its to fill in."""
+    words = [request.uid, str(server.address), NO_AUTH, request.direction.role, "HOST", "--receiver-ports", "PORTS"]
+    # The address is an argument there.
+    return shlex.join(["appctrl", "create-appctrl", *words, *spell_channel(server)[2:]])
+
+
+def _request(uid: Uid, direction: Direction, targets: tuple[Endpoint, ...], options: dict[str, Any]) -> SessionRequest:
+    from scistream.client import SessionRequest
+
+    _default(options, len(targets))
+    return SessionRequest(uid, direction, targets, options["num_conn"], options["rate"])
 
 
 def _default(options: dict[str, Any], connections: int) -> None:
@@ -210,9 +294,11 @@ def _is_named(options: dict[str, Any]) -> bool:
 
 
 def _named_uid(options: dict[str, Any]) -> Uid:
-    from scistream.client import default_site_secret, site_secret, uid_of
+    from scistream.client import default_site_secret, parse_name, site_secret, uid_of
 
-    return uid_of(options["name"], site_secret(options["site_secret"] or default_site_secret()))
+    # First: a name that is none shall not be what makes the site's secret.
+    name = parse_name(options["name"])
+    return uid_of(name, site_secret(options["site_secret"] or default_site_secret()))
 
 
 def _read_ticket(path: Path | None) -> Ticket | None:

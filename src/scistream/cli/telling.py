@@ -13,7 +13,7 @@ import click
 from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction
 
 if TYPE_CHECKING:
-    from scistream.client import ControlServer, Session
+    from scistream.client import ControlServer, Outcome, Session
 
 __all__ = ["Teller"]
 
@@ -45,6 +45,15 @@ class Teller:
         self.say("uid; s2cs; access_token; role")
         self.say(f"{uid} {server.address} {'***' if server.token else placeholder} {direction.role}")
 
+    def found(self, outcome: Outcome) -> None:
+        """What was done about a session that may have been there."""
+        for warning in outcome.warnings:
+            self.warn(warning)
+        if not outcome.changed:
+            self.say("It was there already, as wished for: nothing was changed.")
+        elif outcome.before and outcome.differences:
+            self.say(f"It was there and not as wished for ({'; '.join(outcome.differences)}).")
+
     def session(self, session: Session, server: ControlServer, *, ticket: Path | None = None) -> None:
         """A session that runs, and what to do next."""
         self.say(
@@ -59,7 +68,6 @@ class Teller:
         command = _next_command(session, ticket)
         if session.direction is Direction.INBOUND:
             self.say(f"At the other end: {command}")
-            self._warn_of_lost_key(session, ticket)
         else:
             self.say("The application connects to an entry point above.")
         self.result({"session": session.as_dict(), "ticket": str(ticket) if ticket else None, "next": command})
@@ -68,13 +76,6 @@ class Teller:
         """For machines."""
         if self.as_json:
             click.echo(json.dumps(body, indent=2))
-
-    def _warn_of_lost_key(self, session: Session, ticket: Path | None) -> None:
-        if session.is_keyed and ticket is None:
-            self.warn(
-                f"the gateways of session {session.uid} share a key, and no --ticket FILE was given to hand it over. "
-                f"Release it (s2uc release {session.uid}) and open it again with --ticket."
-            )
 
 
 def _how(session: Session) -> str:

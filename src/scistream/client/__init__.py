@@ -7,8 +7,16 @@ session = open_session(connection, SessionRequest(uid, Direction.INBOUND, target
 from __future__ import annotations
 
 from scistream.client.channel import Answer, Connection, ControlServer, Pending, connect
-from scistream.client.comparison import Outcome, Wish
-from scistream.client.convergence import ensure_absent, ensure_session, open_with_ticket, plan_absent, plan_session
+from scistream.client.comparison import Outcome, Wish, make_wish
+from scistream.client.convergence import (
+    Opener,
+    check_ticket,
+    ensure_absent,
+    ensure_session,
+    open_with_ticket,
+    plan_absent,
+    plan_session,
+)
 from scistream.client.names import default_site_secret, parse_name, site_secret, uid_of
 from scistream.client.negotiation import SessionRequest, await_session, open_session, register, release_session
 from scistream.client.sessions import EngineFacts, ServerFacts, Session
@@ -19,6 +27,7 @@ __all__ = [
     "Connection",
     "ControlServer",
     "EngineFacts",
+    "Opener",
     "Outcome",
     "Pending",
     "ServerFacts",
@@ -27,10 +36,12 @@ __all__ = [
     "Ticket",
     "Wish",
     "await_session",
+    "check_ticket",
     "connect",
     "default_site_secret",
     "ensure_absent",
     "ensure_session",
+    "make_wish",
     "new_key",
     "open_session",
     "open_with_ticket",

@@ -278,7 +278,7 @@ def _roots(control_server: ControlServer) -> bytes | None:
     path = control_server.server_certificate
     if path is None:
         return None
-    certificates.read(path)
+    certificates.read(path, option="--server-cert (module: server_certificate)")
     return path.read_bytes()
 
 

@@ -45,12 +45,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wished for, and what is known of it without asking anybody: the ticket of an inbound session."""
+    """What is wished for, and what is known of it without asking anybody: the ticket of an inbound session.
+
+    With `any_targets`, an application controller names them, and those of a session that is there are good.
+    """
 
     request: SessionRequest
     ticket: Path | None = None
     name: str = ""
     held: Ticket | None = field(default=None, repr=False)
+    any_targets: bool = False
 
     @property
     def keyed_request(self) -> SessionRequest:
@@ -86,7 +90,7 @@ def make_wish(request: SessionRequest, ticket: Path | None, name: str) -> Wish:
         return Wish(request, ticket, name)
     held = tickets.read(ticket)
     if held.uid != request.uid:
-        reason = f"it is of session {held.uid}, and {request.uid} is wished for"
+        reason = f"it is of session {held.uid}, and {request.uid} is wished for: name another file, or remove this one"
         raise SciStreamError(Code.BAD_TICKET, path=str(ticket), reason=reason)
     return Wish(request, ticket, name, held)
 
@@ -95,7 +99,7 @@ def decide(wish: Wish, before: Session | None) -> Decision:
     """Compare. Keys are never compared; an inbound session whose key nobody has any more is opened anew."""
     if before is None:
         return Decision(None, opens=True)
-    found = differences(before, wish.request)
+    found = differences(before, wish.request, any_targets=wish.any_targets)
     if found:
         return Decision(before, opens=True, differences=found)
     if wish.ticket is None or (wish.held and _fits(wish.held, before)):
@@ -106,7 +110,7 @@ def decide(wish: Wish, before: Session | None) -> Decision:
     return Decision(before, opens=False, writes_ticket=True, differences=(f"no ticket {wish.ticket}",))
 
 
-def differences(session: Session, request: SessionRequest) -> tuple[str, ...]:
+def differences(session: Session, request: SessionRequest, *, any_targets: bool = False) -> tuple[str, ...]:
     """What about a session is not as wished, in words; addresses are compared by value."""
     found = []
     if not session.is_active:
@@ -115,7 +119,9 @@ def differences(session: Session, request: SessionRequest) -> tuple[str, ...]:
         found.append(f"connections {session.connections}, not {request.connections}")
     if session.rate != request.rate:
         found.append(f"rate {session.rate}, not {request.rate}")
-    if _in_turn(parse_endpoints(session.targets), request) != _in_turn(request.targets, request):
+    if request.encryption and session.encryption and session.encryption != request.encryption:
+        found.append(f"encryption {session.encryption}, not {request.encryption}")
+    if not any_targets and _in_turn(parse_endpoints(session.targets), request) != _in_turn(request.targets, request):
         found.append(f"targets {', '.join(session.targets)}, not {', '.join(map(str, request.targets))}")
     return tuple(found)
 

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from scistream.addresses import PortRange
 from scistream.client import tickets
 from scistream.client.channel import Connection
 from scistream.client.comparison import Outcome, Wish, decide, make_wish, outcome
-from scistream.client.negotiation import Clock, Pause, SessionRequest, open_session, release_session
+from scistream.client.negotiation import SessionRequest, agree, check_encryption, open_session, release_session
 from scistream.client.old_servers import ensure_blindly, is_old, plan_blindly, warn_blind
-from scistream.client.sessions import Session
+from scistream.client.sessions import ServerFacts, Session
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, SessionState, Uid
+from scistream.terms import MOCK_UID, Direction, Encryption, SessionState, Uid
 
-__all__ = ["ensure_absent", "ensure_session", "open_with_ticket", "plan_absent", "plan_session"]
+__all__ = [
+    "Opener",
+    "check_ticket",
+    "ensure_absent",
+    "ensure_session",
+    "open_with_ticket",
+    "plan_absent",
+    "plan_session",
+]
 
-_Opener = Callable[[Connection, SessionRequest], Session]
+Opener = Callable[[Connection, SessionRequest], Session]
+"""Opens a session."""
 
 
 def plan_session(
@@ -37,17 +46,18 @@ def plan_session(
     except SciStreamError as error:
         if is_old(error):
             return plan_blindly(connection, wish)
-    return outcome(wish, decision, _predicted(connection, request) if decision.opens else decision.before)
+    return outcome(
+        wish, decision, _predicted(connection, request, decision.before) if decision.opens else decision.before
+    )
 
 
-def ensure_session(  # noqa: PLR0913 - the wish, and what time is measured with
+def ensure_session(
     connection: Connection,
     request: SessionRequest,
     *,
     ticket: Path | None = None,
     name: str = "",
-    clock: Clock = time.monotonic,
-    pause: Pause = time.sleep,
+    opener: Opener = open_session,
 ) -> Outcome:
     """Make the session be there, with these parameters, and running.
 
@@ -59,16 +69,13 @@ def ensure_session(  # noqa: PLR0913 - the wish, and what time is measured with
         request: what is wished for. An inbound one needs no key: it comes from the ticket, or is made.
         ticket: where the ticket of an inbound session is, or shall be. An outbound one has none of its own.
         name: of the session, for the ticket.
-        clock: as for `open_session`.
-        pause: as for `open_session`.
+        opener: how it is opened: `open_session`, or `await_session`, whose targets are any.
 
     Raises:
         SciStreamError: BAD_TICKET, FILE_UNWRITABLE, what the control server says, or why it cannot be talked to.
     """
-    wish = make_wish(request, ticket, name)
-
-    def opened() -> Session:
-        return open_with_ticket(connection, wish, functools.partial(open_session, clock=clock, pause=pause))
+    wish = dataclasses.replace(make_wish(request, ticket, name), any_targets=opener is not open_session)
+    opened = functools.partial(open_with_ticket, connection, wish, opener)
 
     try:
         decision = decide(wish, _look(connection, request.uid, request.direction))
@@ -80,11 +87,12 @@ def ensure_session(  # noqa: PLR0913 - the wish, and what time is measured with
     if not decision.opens:
         return outcome(wish, decision, decision.before)
     if decision.before:
+        check_encryption(connection, request)
         release_session(connection, request.uid, request.direction)
     return outcome(wish, decision, opened())
 
 
-def open_with_ticket(connection: Connection, wish: Wish, opened: _Opener = open_session) -> Session:
+def open_with_ticket(connection: Connection, wish: Wish, opened: Opener = open_session) -> Session:
     """Open a session and write its ticket, or neither.
 
     Args:
@@ -164,10 +172,41 @@ def _look_at_all(connection: Connection, uid: Uid, direction: Direction | None) 
     return found[0].as_dict() if found else None
 
 
-def _predicted(connection: Connection, request: SessionRequest) -> Session:
+def check_ticket(connection: Connection, wish: Wish) -> None:
+    """Refuse an inbound session whose key would go into no ticket, before anything is opened.
+
+    Raises:
+        SciStreamError: TICKET_WANTED, what the control server says, or why it cannot be talked to.
+    """
+    request = wish.request
+    # The mock uid never has a key, with a ticket or without: the control server says so.
+    if wish.ticket or request.direction is Direction.OUTBOUND or request.uid == MOCK_UID:
+        return
+    try:
+        facts = connection.server_facts()
+    except SciStreamError as error:
+        if is_old(error):
+            return
+    if facts.encryption == Encryption.TLS_PSK.value:
+        server = str(connection.control_server.address)
+        raise SciStreamError(Code.TICKET_WANTED, server=server, engine=facts.engine)
+
+
+def _predicted(connection: Connection, request: SessionRequest, before: Session | None) -> Session:
     facts = connection.server_facts()
+    agree(connection, request, facts.engine, facts.encryption)
+    _check_ports(facts, request, len(before.entry_points) if before else 0)
     planned = Session.untold(request.uid, request.direction, (), request.targets, request.connections, request.rate)
     return dataclasses.replace(planned, engine=facts.engine, encryption=facts.encryption)
+
+
+def _check_ports(facts: ServerFacts, request: SessionRequest, held: int) -> None:
+    """What the control server would say, as far as it tells; `held` are those of the session that makes way."""
+    free = facts.ports_free + held
+    if free < request.connections:
+        size = len(PortRange.parse(facts.port_range))
+        numbers = {"wanted": request.connections, "free": free, "size": size}
+        raise SciStreamError(Code.PORTS_EXHAUSTED, range=facts.port_range, others="", **numbers)
 
 
 def _write_ticket(connection: Connection, wish: Wish, session: Session, key: bytes | None) -> None:

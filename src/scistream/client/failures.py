@@ -61,7 +61,7 @@ def _unconnected(call: grpc.Call, server: ControlServer, attempt: Attempt) -> Sc
 
 
 def _too_late(call: grpc.Call, server: ControlServer, attempt: Attempt) -> SciStreamError:
-    what = f"to {attempt.operation} at {server.address}"
+    what = f"the attempt to {attempt.operation} at {server.address}"
     last = "the control server is there, and does not answer this call"
     late = SciStreamError(Code.DEADLINE, what=what, seconds=attempt.seconds, last=last)
     # A port that swallows packets, or answers without TLS, ends as a deadline too.

@@ -11,12 +11,14 @@ import hmac
 import os
 import re
 import secrets
-import tempfile
+import shlex
+import stat
 import unicodedata
 import uuid
 from pathlib import Path
 from typing import Final
 
+from scistream import atomic_files
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Uid
 
@@ -26,6 +28,7 @@ _SECRET_SIZE: Final = 32
 _SECRET = re.compile(rb"[0-9a-f]{64}\n?")
 _MAX_NAME: Final = 128
 _UUID_SIZE: Final = 16
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def default_site_secret() -> Path:
@@ -70,9 +73,13 @@ def site_secret(path: Path, *, create: bool = True) -> bytes:
     if create and not path.exists():
         _make(path)
     try:
-        content = path.read_bytes()
+        others, content = path.stat().st_mode & _OTHERS, path.read_bytes()
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from None
+    if others:
+        raise _unreadable(
+            path, f"other users of this host can read or change it; say: chmod 600 {shlex.quote(str(path))}"
+        )
     if not _SECRET.fullmatch(content):
         raise _unreadable(path, "it does not hold 64 hexadecimal digits")
     return bytes.fromhex(content.decode())
@@ -81,22 +88,10 @@ def site_secret(path: Path, *, create: bool = True) -> bytes:
 def _make(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(_SECRET_SIZE) + "\n")
-        _publish(Path(temporary), path)
     except OSError as error:
         raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error)) from None
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    # A link is made only where nothing is yet: like O_EXCL, but nobody ever reads a file that is half written.
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
+    with atomic_files.prepare(path, f"{secrets.token_hex(_SECRET_SIZE)}\n".encode()) as temporary:
+        atomic_files.publish(temporary, path)
 
 
 def _unreadable(path: Path, reason: str) -> SciStreamError:

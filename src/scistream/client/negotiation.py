@@ -25,7 +25,17 @@ from scistream.terms import (
     parse_uid,
 )
 
-__all__ = ["Clock", "Pause", "SessionRequest", "await_session", "open_session", "register", "release_session"]
+__all__ = [
+    "Clock",
+    "Pause",
+    "SessionRequest",
+    "agree",
+    "await_session",
+    "check_encryption",
+    "open_session",
+    "register",
+    "release_session",
+]
 
 Clock = Callable[[], float]
 """Seconds from an arbitrary start, never backwards."""
@@ -44,7 +54,8 @@ _TAKEN_UP: Final = frozenset({Code.CONTROL_SERVER_BROKEN, Code.DEADLINE, Code.HE
 class SessionRequest:
     """What is asked of a control server: a uid, a direction, `connections` entry points, and where they lead to.
 
-    `rate` is in kb/s; `key` is the secret of the stream's two gateways, where there is one.
+    `rate` is in kb/s; `key` is the secret of the stream's two gateways, where there is one; `encryption` is what the
+    other end's gateway protects the bytes with, empty where nobody said.
     """
 
     uid: Uid
@@ -53,6 +64,7 @@ class SessionRequest:
     connections: int
     rate: int = DEFAULT_RATE
     key: bytes | None = field(default=None, repr=False)
+    encryption: str = ""
 
     def __post_init__(self) -> None:
         parse_uid(self.uid)
@@ -62,10 +74,25 @@ class SessionRequest:
             raise SciStreamError(Code.TOO_MANY_TARGETS, targets=len(self.targets), entry_points=self.connections)
 
     @classmethod
-    def of_ticket(cls, ticket: Ticket, *, rate: int = DEFAULT_RATE) -> SessionRequest:
-        """The outbound session that belongs to a ticket's inbound one."""
-        connections = max(ticket.connections, len(ticket.entry_points))
-        return cls(ticket.uid, Direction.OUTBOUND, ticket.entry_points, connections, rate, ticket.key)
+    def of_ticket(
+        cls,
+        ticket: Ticket,
+        *,
+        rate: int = DEFAULT_RATE,
+        connections: int | None = None,
+        targets: tuple[Endpoint, ...] = (),
+    ) -> SessionRequest:
+        """The outbound session that belongs to a ticket's inbound one; connections and targets are the ticket's own.
+
+        Args:
+            ticket: of the inbound session.
+            rate: in kb/s.
+            connections: other than the ticket's.
+            targets: other than the inbound session's entry points, as where a relay is between.
+        """
+        towards = targets or ticket.entry_points
+        number = max(ticket.connections, len(towards)) if connections is None else connections
+        return cls(ticket.uid, Direction.OUTBOUND, towards, number, rate, ticket.key, ticket.encryption)
 
 
 class _Call(Protocol):
@@ -80,16 +107,46 @@ def open_session(
     Whatever goes wrong, Ctrl-C included, leaves nothing behind, and is raised as it was.
 
     Raises:
-        SciStreamError: NO_TARGETS, what the control server says, or why it cannot be talked to.
+        SciStreamError: NO_TARGETS, ENCRYPTION_MISMATCH, what the control server says, or why it cannot be talked to.
     """
     if not request.targets:
         raise SciStreamError(Code.NO_TARGETS, uid=request.uid)
+    check_encryption(connection, request)
 
     def answer(pending: Pending[Answer]) -> Answer:
         register(connection, request.uid, request.direction, request.targets, pending=pending, clock=clock, pause=pause)
         return pending.result()
 
     return _opened(connection, request, connection.control_server.timeout, answer)
+
+
+def check_encryption(connection: Connection, request: SessionRequest) -> None:
+    """Compare the encryption of the two gateways, as far as it is known, before anything is opened.
+
+    Raises:
+        SciStreamError: ENCRYPTION_MISMATCH, what the control server says, or why it cannot be talked to.
+    """
+    if not request.encryption:
+        return
+    try:
+        facts = connection.server_facts()
+    except SciStreamError as error:
+        if error.code is Code.OLD_CONTROL_SERVER:
+            return
+        raise
+    agree(connection, request, facts.engine, facts.encryption)
+
+
+def agree(connection: Connection, request: SessionRequest, engine: str, encryption: str) -> None:
+    """Refuse an engine whose encryption is known not to be the other end's.
+
+    Raises:
+        SciStreamError: ENCRYPTION_MISMATCH.
+    """
+    if request.encryption and encryption and request.encryption != encryption:
+        server = str(connection.control_server.address)
+        ends = {"inbound": request.encryption, "outbound": encryption}
+        raise SciStreamError(Code.ENCRYPTION_MISMATCH, uid=request.uid, engine=engine, server=server, **ends)
 
 
 def await_session(connection: Connection, request: SessionRequest, *, wait: float = HELLO_TIMEOUT) -> Session:
@@ -135,16 +192,24 @@ def register(  # noqa: PLR0913 - the session's end, and what time is measured wi
         SciStreamError: what the control server says, of the `req` or else of the `hello`.
     """
     deadline = clock() + connection.control_server.timeout
+    refusals: list[SciStreamError] = []
 
     def hello() -> tuple[str, ...]:
         remaining = max(round(deadline - clock(), 1), 0.1)
-        return _answered(connection.hello(uid, direction, targets, timeout=remaining), pending)
+        try:
+            return _answered(connection.hello(uid, direction, targets, timeout=remaining), pending)
+        except SciStreamError as error:
+            if error.code is Code.UID_UNKNOWN:
+                refusals.append(error)
+            # The last try has less time than a call takes: what the earlier ones were told is the answer.
+            if error.code is Code.DEADLINE and refusals:
+                raise refusals[-1] from None
+            raise
 
     def over(state: RetryCallState) -> bool:
-        del state
-        return clock() >= deadline
+        # Our control servers hold an early hello; a deployed one answers at once that it knows no such uid.
+        return clock() >= deadline or (pending is None and _is_final(state))
 
-    # Our control servers hold an early hello; a deployed one answers that it knows no such uid.
     wait = wait_exponential(multiplier=0.05, max=1.0)
     return Retrying(retry=retry_if_exception(_not_yet), stop=over, wait=wait, sleep=pause, reraise=True)(hello)
 
@@ -162,6 +227,11 @@ def release_session(connection: Connection, uid: Uid, direction: Direction | Non
             return False
         raise
     return True
+
+
+def _is_final(state: RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    return isinstance(error, SciStreamError) and error.was_sent
 
 
 def _not_yet(error: BaseException) -> bool:
@@ -219,10 +289,13 @@ def _described(
     connection: Connection, request: SessionRequest, answered: Answer, targets: tuple[Endpoint, ...]
 ) -> Session:
     try:
-        return connection.describe(request.uid, request.direction)[0]
+        session = connection.describe(request.uid, request.direction)[0]
     except SciStreamError as error:
         if error.code is not Code.OLD_CONTROL_SERVER:
             raise
+    else:
+        agree(connection, request, session.engine, session.encryption)
+        return session
     return Session.untold(
         request.uid, request.direction, answered.entry_points, targets, request.connections, request.rate
     )

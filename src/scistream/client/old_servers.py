@@ -43,7 +43,7 @@ def warn_blind(connection: Connection, uid: str) -> str:
 def plan_blindly(connection: Connection, wish: Wish) -> Outcome:
     """What would be done, as far as the ticket tells."""
     before, request = _remembered(wish), wish.request
-    found = differences(before, request) if before else ()
+    found = differences(before, request, any_targets=wish.any_targets) if before else ()
     opens = before is None or bool(found)
     decision = Decision(before, opens, differences=found, warnings=(warn_blind(connection, request.uid),))
     return outcome(wish, decision, _asked_for(request) if opens else before)
@@ -64,7 +64,7 @@ def ensure_blindly(connection: Connection, wish: Wish, opened: Callable[[], Sess
     warnings: tuple[str, ...] = ()
     if before is None:
         before, warnings = _recovered(connection, wish.request)
-    found = differences(before, wish.request)
+    found = differences(before, wish.request, any_targets=wish.any_targets)
     decision = Decision(before, opens=bool(found), differences=found, warnings=warnings)
     if not found:
         return outcome(wish, decision, before)

@@ -112,12 +112,8 @@ def _out_of_time(server: ControlServer, shown: CertificateFacts, code: int) -> S
     if shown.not_before <= now <= shown.not_after and server.server_certificate:
         facts, path = certificates.read(server.server_certificate), str(server.server_certificate)
     if code == _EXPIRED:
-        return SciStreamError(Code.CERTIFICATE_EXPIRED, path=path, date=_date(facts.not_after))
-    return SciStreamError(Code.CERTIFICATE_NOT_YET_VALID, path=path, date=_date(facts.not_before))
-
-
-def _date(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
+        return SciStreamError(Code.CERTIFICATE_EXPIRED, path=path, date=certificates.spell_time(facts.not_after))
+    return SciStreamError(Code.CERTIFICATE_NOT_YET_VALID, path=path, date=certificates.spell_time(facts.not_before))
 
 
 def _which(server: ControlServer, shown: CertificateFacts) -> str:

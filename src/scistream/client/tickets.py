@@ -10,18 +10,18 @@ import json
 import os
 import secrets
 import stat
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from scistream import atomic_files
 from scistream.addresses import Endpoint, parse_endpoints
 from scistream.client.names import parse_name
 from scistream.client.sessions import Session
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import SESSION_KEY_SIZE
-from scistream.terms import Uid, parse_connections, parse_uid
+from scistream.terms import Encryption, Uid, parse_connections, parse_uid
 
 __all__ = ["Ticket", "new_key", "of_session", "read", "write"]
 
@@ -35,7 +35,8 @@ class Ticket:
     """What the outbound end needs to know of an inbound session.
 
     `entry_points` are the inbound gateway's, `control_server` and `targets` are there for people and for control
-    servers that cannot be asked. `key` is None where the data servers do not encrypt.
+    servers that cannot be asked. `key` is None where the data servers do not encrypt. `encryption` is what protects the
+    bytes between the gateways, empty where nobody said.
     """
 
     uid: Uid
@@ -45,6 +46,7 @@ class Ticket:
     control_server: Endpoint
     targets: tuple[Endpoint, ...]
     key: bytes | None = field(default=None, repr=False)
+    encryption: str = ""
 
 
 def new_key() -> bytes:
@@ -62,6 +64,7 @@ def of_session(session: Session, *, control_server: Endpoint, name: str = "", ke
         control_server=control_server,
         targets=parse_endpoints(session.targets),
         key=key if session.is_keyed else None,
+        encryption=session.encryption,
     )
 
 
@@ -90,20 +93,7 @@ def write(path: Path, ticket: Ticket) -> None:
     Raises:
         SciStreamError: FILE_UNWRITABLE.
     """
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(_plain(ticket), file, indent=2)
-                file.write("\n")
-                file.flush()
-                os.fsync(descriptor)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error)) from None
+    atomic_files.write(path, f"{json.dumps(_plain(ticket), indent=2)}\n".encode())
 
 
 def _plain(ticket: Ticket) -> dict[str, Any]:
@@ -116,6 +106,7 @@ def _plain(ticket: Ticket) -> dict[str, Any]:
         "control_server": str(ticket.control_server),
         "targets": [str(target) for target in ticket.targets],
         "key": ticket.key.hex() if ticket.key else None,
+        "encryption": ticket.encryption,
     }
 
 
@@ -145,6 +136,7 @@ def _parse(body: Any) -> Ticket:
         control_server=Endpoint.parse(_text(body, "control_server")),
         targets=_endpoints(body, "targets"),
         key=_key(body),
+        encryption=_encryption(body),
     )
 
 
@@ -181,6 +173,13 @@ def _key(body: Mapping[str, Any]) -> bytes | None:
     if len(key) != SESSION_KEY_SIZE:
         raise _wrong("key")
     return key
+
+
+def _encryption(body: Mapping[str, Any]) -> str:
+    """Earlier tickets do not have the field: there, the key alone tells."""
+    if "encryption" not in body:
+        return Encryption.TLS_PSK.value if body.get("key") else ""
+    return str(_field(body, "encryption", lambda value: value in ["", *(one.value for one in Encryption)]))
 
 
 def _wrong(key: str) -> SciStreamError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
+from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -15,7 +17,10 @@ from scistream.engines.base import Engine
 from scistream.errors import SciStreamError
 from scistream.terms import NO_AUTH
 
-__all__ = ["announcement", "tell"]
+__all__ = ["announcement", "tell", "warnings"]
+
+
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def announcement(settings: Settings, certificate: CertificateFacts | None) -> Announcement:
@@ -27,6 +32,7 @@ def announcement(settings: Settings, certificate: CertificateFacts | None) -> An
         authentication=NO_AUTH,
         certificate=settings.server_crt.read_text() if certificate else "",
         certificate_name=next(iter(certificate.names), "") if certificate else "",
+        settings=settings.digest(),
     )
 
 
@@ -43,11 +49,12 @@ def tell(settings: Settings, engine: Engine, certificate: CertificateFacts | Non
         state_directory=str(settings.state_directory),
     )
     log.info("the rates that sessions ask for are stored and shown, and not applied yet")
-    for warning in _warnings(settings, engine, certificate):
+    for warning in warnings(settings, engine, certificate):
         log.warning(warning)
 
 
-def _warnings(settings: Settings, engine: Engine, certificate: CertificateFacts | None) -> Iterator[str]:
+def warnings(settings: Settings, engine: Engine, certificate: CertificateFacts | None) -> Iterator[str]:
+    """What an operator might not want, a sentence each."""
     if settings.compat:
         yield "--compat: the deployed defaults hold, and with them authentication is off"
     yield f"{NO_AUTH}: everyone who reaches {settings.address} may open, see and release streams"
@@ -55,6 +62,8 @@ def _warnings(settings: Settings, engine: Engine, certificate: CertificateFacts 
         yield "--ssl=False: the control channel is plain text, and no session key is taken from it"
     elif not settings.is_wildcard and settings.listener_ip not in certificate.names:
         yield f"the certificate is for {', '.join(certificate.names)}, and this listens on {settings.listener_ip}"
+    if certificate is not None and (mode := stat.S_IMODE(settings.server_key.stat().st_mode)) & _OTHERS:
+        yield f"the private key {settings.server_key} is not for its owner alone (mode {mode:04o}); it needs 0600"
     try:
         engine.locate()
     except SciStreamError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import tomllib
 from collections.abc import Mapping
@@ -21,7 +22,22 @@ __all__ = ["ENVIRONMENT_PREFIX", "Settings", "Surroundings", "load", "read_file"
 ENVIRONMENT_PREFIX: Final = "SCISTREAM_"
 
 _SECRETS: Final = frozenset({"client_secret"})
+# `SCISTREAM_COMPAT` asks the clients for the deployed words, and is in many a user's profile: it must not turn
+# authentication off.
+_NOT_IN_ENVIRONMENT: Final = frozenset({"compat"})
 _PATHS: Final = frozenset({"log_file", "server_crt", "server_key", "state_directory"})
+
+
+# What is wanted, by the beginnings of the validator's words for what is wrong.
+_KINDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "path": "a path",
+    "finite": "a number",
+}
+_BOUNDS: Final = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
 
 
 def _address(text: object) -> str:
@@ -85,6 +101,11 @@ class Settings(BaseModel):
             raise SciStreamError(Code.AUTHENTICATION_UNAVAILABLE)
         if not (self.insecure_no_auth or self.compat):
             raise SciStreamError(Code.AUTHENTICATION_UNDECIDED)
+
+    def digest(self) -> str:
+        """What two control servers have in common that were told the same, secrets apart: SHA-256 in hex."""
+        told = {key: str(getattr(self, key)) for key in Settings.model_fields if key not in _SECRETS}
+        return hashlib.sha256(repr(sorted(told.items())).encode()).hexdigest()
 
     def arguments(self) -> list[str]:
         """The settings as options of `s2cs`, less the secrets: other users can read a command line (U19)."""
@@ -161,7 +182,8 @@ class _Layer:
 
 def _layers(options: Mapping[str, Any], surroundings: Surroundings, config: Path | None) -> list[_Layer]:
     named = {key: value for key, value in options.items() if value is not None}
-    variables = {key: surroundings.environment.get(ENVIRONMENT_PREFIX + key.upper()) for key in Settings.model_fields}
+    keys = Settings.model_fields.keys() - _NOT_IN_ENVIRONMENT
+    variables = {key: surroundings.environment.get(ENVIRONMENT_PREFIX + key.upper()) for key in keys}
     layers = [
         _Layer({key: text for key, text in variables.items() if text}, surroundings.directory, "{variable}"),
         _Layer(named, surroundings.directory, "option --{option}"),
@@ -179,14 +201,22 @@ def _rooted(base: Path, value: object) -> object:
 
 
 def _bad(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str, str]) -> SciStreamError:
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = error.errors(include_url=False, include_input=False)[0]
     key = str(first["loc"][0])
-    unknown = first["type"] == "extra_forbidden"
-    reason = f"there is no such key; the keys are {', '.join(Settings.model_fields)}" if unknown else first["msg"]
     return SciStreamError(
         Code.BAD_CONFIGURATION,
         key=key,
         value="***" if key in _SECRETS else str(values.get(key)),
         source=sources.get(key, "the defaults"),
-        reason=reason.removeprefix("Value error, "),
+        reason=_reason(first["type"], first.get("ctx", {})),
     )
+
+
+def _reason(kind: str, context: Mapping[str, Any]) -> str:
+    if kind == "extra_forbidden":
+        return f"there is no such key; the keys are {', '.join(Settings.model_fields)}"
+    if kind == "value_error":
+        return str(context["error"])
+    bounds = (f"{_BOUNDS[word]} {limit:g}" for word, limit in context.items() if word in _BOUNDS)
+    wanted = next((words for start, words in _KINDS.items() if kind.startswith(start)), "of another kind")
+    return f"it has to be {next(bounds, wanted)}"

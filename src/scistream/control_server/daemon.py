@@ -17,11 +17,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from scistream.addresses import Endpoint
 from scistream.control_server.configuration import ENVIRONMENT_PREFIX, Settings
-from scistream.control_server.state_directory import Announcement, read_announcement
+from scistream.control_server.judgement import judge
+from scistream.control_server.private_files import check_directory, open_private, prepare_directory
+from scistream.control_server.state_directory import Announcement, Traces, log_of, read_announcement
 from scistream.errors import Code, ExitCode, SciStreamError, one_line
 from scistream.protocol import operations_pb2, operations_pb2_grpc
 
-__all__ = ["StartError", "Status", "log_of", "start", "status", "stop"]
+__all__ = ["StartError", "Status", "start", "status", "stop"]
 
 _PAUSE: Final = 0.05
 # Seconds that one question to a control server may take.
@@ -63,11 +65,6 @@ class Status:
         }
 
 
-def log_of(state_directory: Path) -> Path:
-    """Where a control server in the background writes."""
-    return state_directory / "s2cs.log"
-
-
 def start(settings: Settings, *, timeout: float) -> tuple[Announcement, bool]:
     """Start a control server in the background, and return when it answers; one that runs already is left alone.
 
@@ -76,8 +73,12 @@ def start(settings: Settings, *, timeout: float) -> tuple[Announcement, bool]:
 
     Raises:
         StartError: it ended at once.
-        SciStreamError: ALREADY_RUNNING where the one that runs was started otherwise; DEADLINE.
+        SciStreamError: ALREADY_RUNNING where the one that runs has other settings; DEADLINE; what `judge` raises.
     """
+    if settings.state_directory.is_dir():
+        # Before its lock is believed.
+        check_directory(settings.state_directory)
+    traces = Traces(settings.state_directory)
     children: list[_Child] = []
     kept = 0
     try:
@@ -88,6 +89,8 @@ def start(settings: Settings, *, timeout: float) -> tuple[Announcement, bool]:
         for child in children:
             if child.pid != kept:
                 child.end()
+        if not kept:
+            traces.remove()
     return running, any(child.pid == kept for child in children)
 
 
@@ -101,6 +104,7 @@ def _until_it_answers(settings: Settings, timeout: float, children: list[_Child]
             if not last:
                 return running
         if running is None and not children:
+            judge(settings)
             children.append(_Child(settings))
         elif children and (running is None or running.pid == children[-1].pid):
             children[-1].check()
@@ -156,17 +160,17 @@ def _environment() -> dict[str, str]:
 
 
 def _open_log(directory: Path) -> Path:
+    prepare_directory(directory)
     path = log_of(directory)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
     except OSError as error:
         raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error)) from None
     return path
 
 
 def _require_same(running: Announcement, settings: Settings) -> None:
-    if (running.address, running.engine, running.tls) != (str(settings.address), settings.type, settings.ssl):
+    if running.settings != settings.digest():
         raise SciStreamError(Code.ALREADY_RUNNING, pid=running.pid, directory=str(settings.state_directory))
 
 
@@ -212,9 +216,13 @@ def status(state_directory: Path) -> Status:
     reason = _health(running) if running.address else "it is starting"
     if reason:
         raise SciStreamError(Code.CONTROL_SERVER_UNREACHABLE, server=running.address, reason=reason)
-    with _channel(running) as channel:
-        stub = operations_pb2_grpc.OperationsStub(channel)
-        facts = stub.GetServerFacts(operations_pb2.GetServerFactsRequest(), timeout=_ANSWER)
+    try:
+        with _channel(running) as channel:
+            stub = operations_pb2_grpc.OperationsStub(channel)
+            facts = stub.GetServerFacts(operations_pb2.GetServerFactsRequest(), timeout=_ANSWER)
+    except grpc.RpcError as error:
+        reason = _words(error)
+        raise SciStreamError(Code.CONTROL_SERVER_UNREACHABLE, server=running.address, reason=reason) from None
     return Status(running, facts.version, facts.sessions)
 
 
@@ -224,9 +232,13 @@ def _health(running: Announcement) -> str:
         with _channel(running) as channel:
             reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_ANSWER)
     except grpc.RpcError as error:
-        return str(error.details()) if isinstance(error, grpc.Call) else str(error)
+        return _words(error)
     serving = reply.status == health_pb2.HealthCheckResponse.SERVING
     return "" if serving else health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+
+
+def _words(error: grpc.RpcError) -> str:
+    return str(error.details()) if isinstance(error, grpc.Call) else str(error)
 
 
 def _channel(running: Announcement) -> grpc.Channel:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import Final, Protocol
 
 import psutil
@@ -59,23 +57,11 @@ class Proxies:
         """Wait on the process's pidfd; it also tells of processes that are not our children."""
         if lifecycle.alive(mark):
             await wait_exit(mark.pid, None)
-        return _ending(mark.pid)
+        return lifecycle.farewell(mark) or "its exit status is not known"
 
     def last_words(self, plan: Plan) -> str:
         """See `engines.lifecycle.last_words`."""
         return lifecycle.last_words(plan)
-
-
-def _ending(pid: int) -> str:
-    """How a process ended, as far as it can be known; a child of ours is reaped here."""
-    try:
-        found, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        found = 0
-    if not found:
-        return "its exit status is not known"
-    code = os.waitstatus_to_exitcode(status)
-    return f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
 
 
 def _strays(plan: Plan) -> list[ProcessMark]:

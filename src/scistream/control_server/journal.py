@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from scistream.control_server.private_files import open_private
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, SessionState, Uid
 
@@ -94,7 +95,7 @@ class Journal:
         self._boot = boot
         with self._told():
             # SQLite gives its -wal and -shm files the mode of the file itself.
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            os.close(open_private(path, os.O_CREAT | os.O_RDWR))
             self._database = sqlite3.connect(path, isolation_level=None)
             self._database.row_factory = sqlite3.Row
             self._prepare()

@@ -11,6 +11,7 @@ from typing import TextIO, cast
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from scistream.control_server.private_files import open_private
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["open_log"]
@@ -20,7 +21,7 @@ def open_log(file: Path | None, *, verbose: bool) -> FilteringBoundLogger:
     """Set the log up.
 
     Args:
-        file: where lines are added; None is stderr. It is made with mode 0600.
+        file: where lines are added, a regular file and no link; None is stderr. It is made with mode 0600.
         verbose: tell debugging events as well.
 
     Raises:
@@ -43,7 +44,7 @@ def open_log(file: Path | None, *, verbose: bool) -> FilteringBoundLogger:
 
 def _append(file: Path) -> TextIO:
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_private(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise SciStreamError(Code.FILE_UNWRITABLE, path=str(file), reason=error.strerror or str(error)) from None
     return os.fdopen(descriptor, "a", buffering=1, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
@@ -15,6 +16,7 @@ from scistream.control_server.registry import Registry
 from scistream.control_server.sessions import Session
 from scistream.engines import describe_engines
 from scistream.engines.base import Engine, Installation
+from scistream.errors import Code, SciStreamError
 from scistream.protocol import operations_pb2 as wire
 from scistream.protocol import operations_pb2_grpc
 from scistream.terms import NO_AUTH, parse_direction, parse_uid
@@ -44,17 +46,19 @@ class Operations(operations_pb2_grpc.OperationsServicer):
     ) -> wire.ListSessionsReply:
         """The caller's sessions, in the order of their opening."""
         async with answering(context, self._log, "ListSessions"):
-            owner = owner_of(context)
-            sessions = [session for session in self._registry.sessions() if session.asked.owner == owner]
+            sessions = _of_caller(context, self._registry.sessions())
             return wire.ListSessionsReply(sessions=map(_on_wire, sessions))
 
     async def DescribeSession(  # noqa: N802
         self, request: wire.DescribeSessionRequest, context: Context
     ) -> wire.ListSessionsReply:
-        """The sessions with one uid."""
+        """The caller's sessions with one uid."""
         async with answering(context, self._log, "DescribeSession"):
             direction = parse_direction(request.direction) if request.direction else None
-            sessions = self._registry.find(parse_uid(request.uid), direction)
+            sessions = _of_caller(context, self._registry.find(parse_uid(request.uid), direction))
+            if not sessions:
+                # Another's session is not told apart from none.
+                raise SciStreamError(Code.UID_UNKNOWN, uid=request.uid)
             return wire.ListSessionsReply(sessions=map(_on_wire, sessions))
 
     async def GetServerFacts(  # noqa: N802
@@ -79,6 +83,11 @@ class Operations(operations_pb2_grpc.OperationsServicer):
                 started=self._identity.started,
                 sessions=len(self._registry.sessions()),
             )
+
+
+def _of_caller(context: Context, sessions: Sequence[Session]) -> list[Session]:
+    owner = owner_of(context)
+    return [session for session in sessions if session.asked.owner == owner]
 
 
 def _on_wire(session: Session) -> wire.Session:

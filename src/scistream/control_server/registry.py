@@ -146,14 +146,14 @@ class Registry:
         """Register the application's end of a session; one that comes before its `req` is held for a while.
 
         Raises:
-            SciStreamError: UID_UNKNOWN; BAD_ADDRESS for targets, and the `req` waits on for better ones.
+            SciStreamError: UID_UNKNOWN; BAD_ADDRESS and TOO_MANY_TARGETS, and the `req` waits on for better ones.
         """
         session = await self._awaited(hello)
         registered = session.registered
         if session.state is not SessionState.REQUESTED or registered is None or registered.done():
             return session
         if session.asked.direction is Direction.INBOUND:
-            session.targets = hello.targets()
+            session.targets = _bounded(hello.targets(), session)
         self._supervisor.register(session)
         registered.set_result(None)
         self._supervisor.tell(session, "session registered", targets=spell(session.targets))
@@ -272,15 +272,21 @@ def _refuse(session: Session, error: SciStreamError) -> None:
         session.registered.exception()
 
 
+def _bounded(targets: tuple[Endpoint, ...], session: Session) -> tuple[Endpoint, ...]:
+    """Targets that have an entry point each."""
+    if len(targets) > len(session.ports):
+        raise SciStreamError(Code.TOO_MANY_TARGETS, targets=len(targets), entry_points=len(session.ports))
+    return targets
+
+
 def _check(session: Session, change: Update) -> None:
     """Whether an update can be meant for a session as it stands."""
-    uid, targets, ports = session.asked.uid, change.targets, session.ports
+    uid, targets = session.asked.uid, change.targets
     if session.state is SessionState.REQUESTED:
         raise SciStreamError(Code.SESSION_NOT_REGISTERED, uid=uid, what="the update")
     if not targets:
         raise SciStreamError(Code.NO_TARGETS, uid=uid)
-    if len(targets) > len(ports):
-        raise SciStreamError(Code.TOO_MANY_TARGETS, targets=len(targets), entry_points=len(ports))
+    _bounded(targets, session)
     if session.state is not SessionState.ACTIVE:
         return
     if targets != session.targets:

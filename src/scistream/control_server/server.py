@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import os
-import resource
 import signal
 import time
 from contextlib import AsyncExitStack
@@ -17,12 +15,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from structlog.typing import FilteringBoundLogger
 
-from scistream import certificates
-from scistream.certificates import CertificateFacts
 from scistream.control_server import banner, listening
 from scistream.control_server.configuration import Settings
 from scistream.control_server.data_servers import Proxies
 from scistream.control_server.journal import Journal
+from scistream.control_server.judgement import judge
 from scistream.control_server.operations import Operations, ServerIdentity
 from scistream.control_server.ports import PortPool
 from scistream.control_server.recovery import Recovery
@@ -31,6 +28,7 @@ from scistream.control_server.service import ControlService
 from scistream.control_server.state_directory import StateDirectory
 from scistream.control_server.supervisor import Supervisor
 from scistream.engines import find_engine
+from scistream.engines.children import raise_descriptor_limit
 from scistream.engines.processes import who_listens
 from scistream.protocol import control_pb2, control_pb2_grpc, operations_pb2, operations_pb2_grpc
 
@@ -40,8 +38,6 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _JOURNAL: Final = "journal.sqlite3"
 # Seconds that calls get to end when the server does.
 _GRACE: Final = 1.0
-# Each reserved port, pending call and connection is a descriptor; the usual soft limit is 1024.
-_DESCRIPTORS: Final = 65536
 
 _SERVICES: Final = (
     control_pb2.DESCRIPTOR.services_by_name["Control"].full_name,
@@ -56,9 +52,8 @@ async def serve(settings: Settings, log: FilteringBoundLogger) -> None:
         SciStreamError: AUTHENTICATION_..., CERTIFICATE_..., STATE_DIRECTORY_TAKEN, CONTROL_PORT_IN_USE,
             LISTEN_ADDRESS_FOREIGN, JOURNAL_UNREADABLE; at the end DATA_SERVER_STUCK.
     """
-    settings.check_authentication()
-    certificate = _judge(settings)
-    _raise_descriptor_limit()
+    certificate = judge(settings)
+    raise_descriptor_limit()
     os.umask(0o077)
     ending = _signals()
     async with AsyncExitStack() as stack:
@@ -95,25 +90,11 @@ async def release_leftovers(settings: Settings, log: FilteringBoundLogger) -> in
         return await registry.release_all()
 
 
-def _judge(settings: Settings) -> CertificateFacts | None:
-    if not settings.ssl:
-        return None
-    now = datetime.datetime.now(datetime.UTC)
-    return certificates.judge(settings.server_crt, now=now, key=settings.server_key)
-
-
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     if not settings.ssl:
         return None
     pair = (settings.server_key.read_bytes(), settings.server_crt.read_bytes())
     return grpc.ssl_server_credentials([pair])
-
-
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _signals() -> asyncio.Future[signal.Signals]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from scistream.control_server.private_files import open_private, prepare_directory
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["Announcement", "StateDirectory", "read_announcement"]
+__all__ = ["Announcement", "StateDirectory", "Traces", "log_of", "read_announcement"]
 
 _LOCK: Final = "s2cs.lock"
 # A reader of the announcement holds the lock for a moment: tries, and seconds between them.
@@ -27,7 +28,8 @@ class Announcement:
     """What a running control server writes beside its lock, for the commands of its host.
 
     `certificate` is its certificate as PEM, empty for a plain-text channel: the file may have been replaced since.
-    `certificate_name` is a name that it is for. Until the server answers, only the pid is known.
+    `certificate_name` is a name that it is for. `settings` is the digest of what it was told. Until the server answers,
+    only the pid is known.
     """
 
     pid: int
@@ -36,6 +38,7 @@ class Announcement:
     authentication: str = ""
     certificate: str = ""
     certificate_name: str = ""
+    settings: str = ""
 
     @property
     def tls(self) -> bool:
@@ -56,23 +59,21 @@ class StateDirectory:
 
     def __init__(self, path: Path, sleep: Callable[[float], None] = time.sleep) -> None:
         self.path = path
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _refuse_shared(path)
-            # Not truncated: it may be another's.
-            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error)) from None
-        self._take(sleep)
+        self._lock = self._take(sleep)
         self.announce(Announcement(os.getpid()))
 
-    def _take(self, sleep: Callable[[float], None]) -> None:
+    def _take(self, sleep: Callable[[float], None]) -> int:
+        holder = None
         for _ in range(_TRIES):
-            if _locked(self._lock, fcntl.LOCK_EX):
-                return
+            prepare_directory(self.path)
+            # Not truncated: it may be another's.
+            lock = _open_lock(self.path, os.O_RDWR | os.O_CREAT)
+            # A start that failed may have removed it in between.
+            if _locked(lock, fcntl.LOCK_EX) and _is_at(lock, self.path / _LOCK):
+                return lock
+            holder = _parse(lock)
+            os.close(lock)
             sleep(_PAUSE)
-        holder = _parse(self._lock)
-        os.close(self._lock)
         pid = holder.pid if holder else "unknown"
         raise SciStreamError(Code.STATE_DIRECTORY_TAKEN, directory=str(self.path), pid=pid)
 
@@ -105,11 +106,9 @@ def read_announcement(path: Path) -> Announcement | None:
             say who it is.
     """
     try:
-        descriptor = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _open_lock(path, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error)) from None
     try:
         for _ in range(_TRIES):
             if _locked(descriptor, fcntl.LOCK_SH):
@@ -120,6 +119,57 @@ def read_announcement(path: Path) -> Announcement | None:
     finally:
         os.close(descriptor)
     raise SciStreamError(Code.STATE_DIRECTORY_TAKEN, directory=str(path), pid="unknown")
+
+
+def log_of(path: Path) -> Path:
+    """Where a control server in the background writes."""
+    return path / "s2cs.log"
+
+
+class Traces:
+    """What a start makes of a state directory that was not there, for the case that it fails."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._missing = [each for each in (path, *path.parents) if not each.exists()]
+
+    def remove(self) -> None:
+        """Remove lock, log and directory, unless somebody holds it or there is more in it by now."""
+        if not self._missing or not self._path.is_dir():
+            return
+        # What stays is no harm, and must not hide why the start failed.
+        with contextlib.suppress(OSError, SciStreamError):
+            lock = _open_lock(self._path, os.O_RDWR | os.O_CREAT)
+            try:
+                self._remove_files(lock)
+            finally:
+                os.close(lock)
+            for each in self._missing:
+                each.rmdir()
+
+    def _remove_files(self, lock: int) -> None:
+        own = {self._path / _LOCK, log_of(self._path)}
+        if _locked(lock, fcntl.LOCK_EX) and own.issuperset(self._path.iterdir()):
+            for each in own:
+                each.unlink(missing_ok=True)
+
+
+def _open_lock(path: Path, flags: int) -> int:
+    """Raises FileNotFoundError and NotADirectoryError as they are."""
+    try:
+        return open_private(path / _LOCK, flags)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path / _LOCK), reason=reason) from None
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _locked(descriptor: int, kind: int) -> bool:
@@ -137,15 +187,3 @@ def _parse(descriptor: int) -> Announcement | None:
         return Announcement(**json.loads(lines[1]))
     except (ValueError, TypeError, IndexError):
         return None
-
-
-def _refuse_shared(path: Path) -> None:
-    mode = path.stat().st_mode
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise SciStreamError(
-            Code.BAD_CONFIGURATION,
-            key="state_directory",
-            value=str(path),
-            source="the settings",
-            reason=f"others may write into it (mode {stat.S_IMODE(mode):04o}); it needs 0700",
-        )

@@ -193,7 +193,7 @@ class Demo:
 
 
 def _say(text: str) -> None:
-    # Where the terminal or the reader is gone, the work goes on.
-    with contextlib.suppress(OSError):
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+    # Past Python's buffer: a signal may come while the one before is being told. Where the reader is gone, the work
+    # goes on.
+    with contextlib.suppress(OSError, ValueError):
+        os.write(sys.stdout.fileno(), f"{text}\n".encode())

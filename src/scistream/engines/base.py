@@ -17,16 +17,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from scistream.addresses import Endpoint
 from scistream.engines.host import Host, ask, find_program
-from scistream.errors import Code, SciStreamError
+from scistream.errors import Code, SciStreamError, one_line
 from scistream.protocol import SESSION_KEY_SIZE
 from scistream.terms import Direction, Encryption, Uid, parse_uid
 
-__all__ = ["FILE_KINDS", "Engine", "Installation", "Plan", "Route", "fill"]
+__all__ = ["FILE_KINDS", "Engine", "Installation", "Plan", "Route", "fill", "without_places"]
 
 FILE_KINDS: Final = ("ca", "conf", "log", "pid", "psk")
 """Every kind of file that a data server may have."""
 
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
+# The directories of an absolute path; what is left is the file's name.
+_DIRECTORIES: Final = re.compile(r"(?<![\w.:/-])(?:/[^\s/:'\"()\[\]]+)+/")
 
 # The output is no HTML, and every value comes from a parsed type.
 _TEMPLATES: Final = Environment(  # noqa: S701
@@ -41,6 +43,11 @@ _TEMPLATES: Final = Environment(  # noqa: S701
 def fill(template: str, **values: Any) -> str:
     """Fill in one of the package's templates. Values come from parsed types, never from a caller's text (U07)."""
     return _TEMPLATES.get_template(template).render(values)
+
+
+def without_places(words: str) -> str:
+    """A program's words with file names in place of this host's paths."""
+    return _DIRECTORIES.sub("", words)
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,8 @@ class Engine(abc.ABC):
     """The distribution's packages, as apt names them."""
     encryption: ClassVar[Encryption]
     """What protects the bytes between the two gateways."""
+    error_mark: ClassVar[str] = ""
+    """What the lines of its checker have that tell of errors; the others are notices."""
 
     def locate(self) -> Installation:
         """Find the engine on this host.
@@ -173,6 +182,12 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def start_command(self, plan: Plan, installation: Installation) -> list[str]:
         """What runs the data server in the foreground, with `plan.directory` as working directory."""
+
+    def rejection(self, words: str) -> str:
+        """What its checker found wrong, in one line for remote callers: no notices, no paths of this host."""
+        lines = words.splitlines()
+        errors = [line for line in lines if self.error_mark in line]
+        return one_line(without_places("\n".join(errors or lines))) or "it said nothing"
 
     def complaint(self, words: str) -> str | None:
         """What a data server that accepts has said against its configuration, or None.

@@ -15,7 +15,7 @@ from typing import Final
 from scistream.engines.base import Plan
 from scistream.engines.processes import ProcessFacts
 
-__all__ = ["ProcessMark", "alive", "ending", "reap", "spawn"]
+__all__ = ["ProcessMark", "alive", "ending", "farewell", "raise_descriptor_limit", "reap", "spawn"]
 
 # Open files that a data server gets where the host allows as many; the usual soft limit of 1024 ends at 500 streams.
 _DESCRIPTORS: Final = 65536
@@ -46,7 +46,7 @@ def spawn(command: list[str], plan: Plan) -> ProcessMark:
     Raises:
         OSError: it cannot be run.
     """
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     with plan.path("log").open("ab") as log:
         child = subprocess.Popen(
             command,
@@ -64,8 +64,12 @@ def spawn(command: list[str], plan: Plan) -> ProcessMark:
     return ProcessMark(child.pid, facts.started)
 
 
-def _raise_descriptor_limit() -> None:
-    # Children inherit the limit. Raising our own is the way that needs no code between fork and exec.
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of open files, which children inherit, as far as is useful and allowed.
+
+    The control server needs it itself: each reserved port, pending call and connection is a descriptor.
+    """
+    # Raising our own is the way that needs no code between fork and exec.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -91,3 +95,12 @@ def reap(mark: ProcessMark) -> bool:
         return False
     del _children[mark.pid]
     return True
+
+
+def farewell(mark: ProcessMark) -> str | None:
+    """How a child ended, and its reaping; None where it runs, or is another's child."""
+    if mark.pid not in _children:
+        return None
+    how = ending(mark)
+    reap(mark)
+    return how

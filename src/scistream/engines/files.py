@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from scistream.engines.base import FILE_KINDS, Plan
+from scistream.engines.base import FILE_KINDS, Plan, without_places
 from scistream.errors import Code, SciStreamError, one_line
 
-__all__ = ["last_words", "remove_files", "write_files"]
+__all__ = ["last_words", "remove_files", "tail", "write_files"]
 
 # Bytes at the end of a log that are worth quoting.
 _TAIL: Final = 4096
@@ -37,15 +37,19 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def last_words(plan: Plan) -> str:
-    """The end of a data server's log, as one line."""
+def tail(plan: Plan) -> str:
+    """The end of a data server's log; empty where there is none."""
     try:
         with plan.path("log").open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
-            words = log.read().decode(errors="replace")
+            return log.read().decode(errors="replace")
     except OSError:
-        words = ""
-    return one_line(words) or "it said nothing"
+        return ""
+
+
+def last_words(plan: Plan) -> str:
+    """The end of a data server's log as one line, without this host's directories: it is told to remote callers."""
+    return one_line(without_places(tail(plan))) or "it said nothing"
 
 
 def remove_files(plan: Plan) -> None:

@@ -61,6 +61,7 @@ class HAProxy(Engine):
     version_argument: ClassVar[str] = "-v"
     packages: ClassVar[tuple[str, ...]] = ("haproxy",)
     encryption: ClassVar[Encryption] = Encryption.NONE
+    error_mark: ClassVar[str] = "[ALERT]"
 
     def render(self, plan: Plan, installation: Installation) -> Mapping[Path, str]:
         """One `listen` section a route."""

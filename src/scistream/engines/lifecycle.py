@@ -15,8 +15,8 @@ from typing import Final
 
 from scistream.addresses import Endpoint
 from scistream.engines.base import Engine, Installation, Plan
-from scistream.engines.children import ProcessMark, alive, ending, reap, spawn
-from scistream.engines.files import last_words, remove_files, write_files
+from scistream.engines.children import ProcessMark, alive, ending, farewell, reap, spawn
+from scistream.engines.files import last_words, remove_files, tail, write_files
 from scistream.engines.processes import (
     Listener,
     ProcessFacts,
@@ -31,7 +31,7 @@ from scistream.engines.processes import (
 )
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["ProcessMark", "alive", "last_words", "remove_files", "start", "stop"]
+__all__ = ["ProcessMark", "alive", "farewell", "last_words", "remove_files", "start", "stop"]
 
 # Seconds between two looks: at first so short that a start is not slowed down, then so long that waiting costs nothing.
 _FIRST_PAUSE: Final = 0.005
@@ -113,7 +113,7 @@ class _Attempt:
         mark = self._launch(command)
         await wait_exit(mark.pid, None)
         if ending(mark) != "exit status 0":
-            raise self._error(Code.CONFIGURATION_REJECTED, output=last_words(self._plan))
+            raise self._error(Code.CONFIGURATION_REJECTED, output=self._engine.rejection(tail(self._plan)))
         reap(mark)
 
     def _launch(self, command: list[str]) -> ProcessMark:

@@ -20,6 +20,8 @@ _STREAM_MODULE: Final = "ngx_stream_module.so"
 _STREAM_PACKAGE: Final = "libnginx-mod-stream"
 # Older ones have no `proxy_half_close`, and cut half-closed connections (U72).
 _FIRST_WHOLE: Final = "1.21.4"
+# `proxy_pass unix:...` is a Unix socket's path.
+_SOCKET_PREFIX: Final = "unix"
 # Connections of one worker, to applications and to targets counted alike.
 _MAX_CONNECTIONS: Final = 4096
 # Descriptors of a worker for everything else.
@@ -35,13 +37,22 @@ class Nginx(Engine):
     version_argument: ClassVar[str] = "-V"
     packages: ClassVar[tuple[str, ...]] = ("nginx", _STREAM_PACKAGE)
     encryption: ClassVar[Encryption] = Encryption.NONE
+    error_mark: ClassVar[str] = "[emerg]"
 
     def recognise(self, program: Path, answer: str) -> Installation:
         """The stream module is a part of it, and may be a shared object of another package."""
         return replace(super().recognise(program, answer), modules=_stream_modules(answer))
 
     def render(self, plan: Plan, installation: Installation) -> Mapping[Path, str]:
-        """One `server` block a route. ENGINE_CANNOT where Nginx would cut half-closed connections."""
+        """One `server` block a route.
+
+        Raises:
+            SciStreamError: ENGINE_CANNOT where Nginx would cut half-closed connections, or would take a target's name
+                for the path of a socket of this host (U07).
+        """
+        if any(route.target.host == _SOCKET_PREFIX for route in plan.routes):
+            reason = f"a target whose name is {_SOCKET_PREFIX!r} reads as a Unix socket; name it in full"
+            raise SciStreamError(Code.ENGINE_CANNOT, engine=self.title, reason=reason)
         if not installation.at_least(_FIRST_WHOLE):
             reason = f"half-closed connections need {_FIRST_WHOLE} or newer, and this is {installation.version}"
             raise SciStreamError(Code.ENGINE_CANNOT, engine=self.title, reason=reason)

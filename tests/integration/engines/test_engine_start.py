@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from scistream.addresses import Endpoint
-from scistream.engines import Engine, Installation, Plan, describe_engines
+from scistream.engines import ENGINES, Engine, Installation, Plan, describe_engines, nginx
 from scistream.engines.haproxy import HAProxy
 from scistream.engines.lifecycle import start, stop
 from scistream.engines.nginx import Nginx
@@ -148,8 +148,27 @@ def test_a_target_that_has_no_address(bench: Any, engine: Engine) -> None:
     plan = bench.plan((bench.address(), Endpoint.parse("no-such-host.invalid:5074")))
     error = bench.fails(Code.CONFIGURATION_REJECTED, lambda: start(engine, plan))
     assert "no-such-host.invalid" in error.facts["output"]
+    assert str(bench.directory) not in error.facts["output"]
+    assert "NOTICE" not in error.facts["output"]
     assert bind_failure(plan.routes[0].entry_point) is None
     assert list(bench.directory.iterdir()) == []
+
+
+def test_u07_a_target_called_unix_opens_no_socket_of_the_gateway(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = bench.plan((bench.address(), Endpoint("unix", 26900)))
+    error = bench.fails(Code.ENGINE_CANNOT, lambda: start(ENGINES["nginx"], plan))
+    assert "reads as a Unix socket" in str(error)
+    assert list(bench.directory.iterdir()) == []
+    # What is refused is real: Nginx takes the name for a path, and its checker finds nothing wrong with it.
+    monkeypatch.setattr(nginx, "_SOCKET_PREFIX", "")
+    asyncio.run(started_and_stopped(bench, ENGINES["nginx"], plan))
+    full = bench.plan((bench.address(), Endpoint("unix.invalid", 26900)))
+    assert "unix.invalid" in str(bench.fails(Code.CONFIGURATION_REJECTED, lambda: start(ENGINES["nginx"], full)))
+
+
+async def started_and_stopped(bench: Any, engine: Engine, plan: Plan) -> None:
+    async with bench.running(engine, plan):
+        pass
 
 
 def test_a_cancelled_start_leaves_nothing(bench: Any) -> None:

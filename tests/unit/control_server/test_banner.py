@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import datetime
 import os
 from pathlib import Path
 
 import pytest
 import structlog
 
+from scistream import certificates
 from scistream.control_server import banner
 from scistream.control_server.configuration import Surroundings, load
 
@@ -48,3 +50,16 @@ def test_a_plain_text_server_announces_no_certificate():
     settings = load({"ssl": "False", "listener_ip": "127.0.20.1"}, Surroundings(Path("/"), {}))
     found = banner.announcement(settings, None)
     assert (found.pid, found.address, found.tls) == (os.getpid(), "127.0.20.1:5000", False)
+
+
+def test_a_certificate_without_the_address_and_a_key_that_others_can_read_are_told(told, tmp_path):
+    now = datetime.datetime.now(datetime.UTC)
+    pair = (tmp_path / "server.crt", tmp_path / "server.key")
+    facts = certificates.issue(*pair, names=["gateway.example"], days=1, ca=None, now=now)
+    settings = {"server_crt": str(pair[0]), "server_key": str(pair[1])}
+    lines = told(facts, **settings)
+    assert any("the certificate is for gateway.example, and this listens on 127.0.20.1" in line for line in lines)
+    assert not any("private key" in line for line in lines)
+    pair[1].chmod(0o640)
+    words = f"the private key {pair[1]} is not for its owner alone (mode 0640)"
+    assert any(words in line for line in told(facts, **settings))

@@ -156,3 +156,40 @@ def test_the_arguments_give_the_same_settings_again():
     words = dict(word.removeprefix("--").partition("=")[::2] for word in found.arguments())
     again = {key.replace("-", "_"): value or True for key, value in words.items() if key != "client-id"}
     assert load(again, Surroundings(Path("/elsewhere"), {})) == found
+
+
+def test_u13_the_environments_compat_is_for_the_clients_words_and_turns_nothing_off(toml):
+    for found in (settings(environment={"SCISTREAM_COMPAT": "1"}), settings(config=toml("compat = false"))):
+        with pytest.raises(SciStreamError) as raised:
+            found.check_authentication()
+        assert raised.value.code is Code.AUTHENTICATION_UNDECIDED
+    settings(config=toml("compat = true")).check_authentication()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"port": "x"}, "it has to be a whole number"),
+        ({"port": "5000.5"}, "it has to be a whole number"),
+        ({"port": "70000"}, "it has to be at most 65535"),
+        ({"port": "0"}, "it has to be at least 1"),
+        ({"hello_timeout": "long"}, "it has to be a number"),
+        ({"hello_timeout": "-1"}, "it has to be greater than 0"),
+        ({"ssl": "maybe"}, "it has to be true or false"),
+        ({"client_id": 7}, "it has to be a text"),
+        ({"server_crt": 7}, "it has to be a path"),
+        ({"listener_ip": "gateway"}, "it is not an IP address of this host"),
+    ],
+)
+def test_what_is_wanted_is_said_in_our_words(options, words):
+    error = refused(options)
+    assert error.facts["reason"].startswith(words)
+    assert "Input should" not in str(error)
+
+
+def test_the_digest_is_that_of_all_settings_but_the_secret():
+    digest = settings().digest()
+    assert settings({"port_range": "5100-5200"}).digest() == digest
+    assert settings({"client_secret": "hunter2"}).digest() == digest
+    others = ({"port_range": "5100-5201"}, {"hello_timeout": 181}, {"log_file": "x"}, {"insecure_no_auth": True})
+    assert len({digest, *(settings(other).digest() for other in others)}) == 5

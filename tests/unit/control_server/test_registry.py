@@ -217,6 +217,20 @@ def test_bad_targets_fail_the_hello_and_a_better_one_may_follow(site_factory):
     run(work)
 
 
+def test_more_targets_than_entry_points_fail_the_hello_and_the_req_waits_on(site_factory):
+    async def work():
+        site = site_factory()
+        request = site.ask("one")
+        with pytest.raises(SciStreamError, match="more targets were named") as raised:
+            await site.say_hello("one", targets=("t.example:5074", "t.example:5075"))
+        assert code_of(raised) is Code.TOO_MANY_TARGETS
+        assert not request.done()
+        await site.say_hello("one")
+        assert (await request).targets == (Endpoint("t.example", 5074),)
+
+    run(work)
+
+
 def test_a_journal_that_fails_fails_the_hello_and_not_the_session(site_factory):
     async def work():
         site = site_factory()
@@ -282,7 +296,9 @@ def test_u37_more_targets_than_entry_points_are_refused(site_factory):
     async def work():
         site = site_factory()
         await site.register("one")
-        with pytest.raises(SciStreamError, match="2 targets were named for 1 entry points") as raised:
+        with pytest.raises(
+            SciStreamError, match=r"more targets were named \(2\) than there are entry points \(1\)"
+        ) as raised:
             await site.update("one", "a.example:1", "b.example:2")
         assert code_of(raised) is Code.TOO_MANY_TARGETS
         assert site.data_servers.started == []

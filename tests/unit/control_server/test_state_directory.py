@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 
 import pytest
 
-from scistream.control_server.state_directory import Announcement, StateDirectory, read_announcement
+from scistream.control_server.journal import Journal
+from scistream.control_server.logs import open_log
+from scistream.control_server.state_directory import Announcement, StateDirectory, Traces, read_announcement
 from scistream.errors import Code, SciStreamError
 
 
@@ -61,3 +64,67 @@ def test_a_path_that_is_a_file_is_refused(tmp_path):
     with pytest.raises(SciStreamError, match="File exists") as raised:
         StateDirectory(path)
     assert raised.value.code is Code.FILE_UNWRITABLE
+
+
+@pytest.mark.parametrize("use", [StateDirectory, read_announcement])
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path, use):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "s2cs.lock").symlink_to(victim)
+    with pytest.raises(SciStreamError, match="it is a symbolic link") as raised:
+        use(state)
+    assert raised.value.code is Code.FILE_UNWRITABLE
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("use", [lambda path: open_log(path, verbose=False), lambda path: Journal(path, "boot-1")])
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("victim"), os.mkfifo], ids=["link", "pipe"])
+def test_a_log_or_journal_that_is_no_plain_file_is_refused(tmp_path, use, make):
+    path = tmp_path / "file"
+    make(path)
+    with pytest.raises(
+        SciStreamError, match=r"it is a symbolic link|it is not a regular file|No such device"
+    ) as raised:
+        use(path)
+    assert raised.value.code in {Code.FILE_UNWRITABLE, Code.JOURNAL_UNREADABLE}
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_directory_of_another_user_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(SciStreamError, match="it belongs to the user with id") as raised:
+        StateDirectory(tmp_path)
+    assert raised.value.code is Code.BAD_CONFIGURATION
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_failed_start_made_is_removed_and_nothing_else(tmp_path):
+    state = tmp_path / "some" / "state"
+    traces = Traces(state)
+    with StateDirectory(state):
+        traces.remove()
+        assert (state / "s2cs.lock").exists()
+    (state / "s2cs.log").touch()
+    (state / "journal.sqlite3").touch()
+    traces.remove()
+    assert len(list(state.iterdir())) == 3
+    (state / "journal.sqlite3").unlink()
+    traces.remove()
+    assert list(tmp_path.iterdir()) == []
+    state.mkdir(parents=True)
+    Traces(state).remove()
+    assert state.is_dir()
+
+
+def test_a_lock_that_was_removed_in_between_is_taken_anew(tmp_path, monkeypatch):
+    removed = []
+
+    def flock(descriptor, kind):
+        if not removed:
+            removed.append((tmp_path / "s2cs.lock").unlink())
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with StateDirectory(tmp_path, sleep=lambda seconds: None):
+        assert (tmp_path / "s2cs.lock").read_text().startswith(str(os.getpid()))
