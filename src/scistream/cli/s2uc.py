@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import shlex
 import signal
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
@@ -24,16 +21,15 @@ from scistream.cli.calling import (
     examples,
     options_of,
     parse_remote_host,
-    spell_channel,
     targets_at,
 )
 from scistream.cli.common import CONTEXT, run, switch, version_option
-from scistream.cli.telling import Teller
+from scistream.cli.telling import Teller, spell_registration, way_out
 from scistream.errors import Code, SciStreamError
-from scistream.terms import DEFAULT_RATE, HELLO_TIMEOUT, MOCK_UID, NO_AUTH, Direction, Uid, parse_direction, parse_uid
+from scistream.terms import DEFAULT_RATE, HELLO_TIMEOUT, MOCK_UID, Direction, Uid, parse_direction, parse_uid
 
 if TYPE_CHECKING:
-    from scistream.client import Connection, ControlServer, Opener, Session, SessionRequest, Ticket, Wish
+    from scistream.client import Connection, Opener, Session, SessionRequest, Ticket, Wish
 
 __all__ = ["command", "main"]
 
@@ -230,8 +226,8 @@ def _open(request: SessionRequest, options: dict[str, Any], *, wait: float | Non
             teller.warn("--rate is recorded and shown, and not enforced yet.")
         check_ticket(connection, wish)
         if wait is not None:
-            teller.say(f"Waiting {wait:g} s for: {_registration(request, server)}")
-        with _way_out(request.uid, server):
+            teller.say(f"Waiting {wait:g} s for: {spell_registration(request, server)}")
+        with way_out(request.uid, server):
             session = _opened(connection, wish, opener, teller)
     teller.session(session, server, ticket=ticket)
 
@@ -245,24 +241,6 @@ def _opened(connection: Connection, wish: Wish, opener: Opener, teller: Teller) 
     outcome = ensure_session(connection, wish.request, ticket=wish.ticket, name=wish.name, opener=opener)
     teller.found(outcome)
     return cast("Session", outcome.session)
-
-
-@contextlib.contextmanager
-def _way_out(uid: Uid, server: ControlServer) -> Iterator[None]:
-    """Where the uid is taken, tell the command that frees it."""
-    try:
-        yield
-    except SciStreamError as error:
-        if error.code is Code.UID_EXISTS:
-            error.add_note(f"to release it: {shlex.join(['s2uc', 'release', uid, *spell_channel(server)])}")
-        raise
-
-
-def _registration(request: SessionRequest, server: ControlServer) -> str:
-    """What has to be said at the application's end; the capitals are its to fill in."""
-    words = [request.uid, str(server.address), NO_AUTH, request.direction.role, "HOST", "--receiver-ports", "PORTS"]
-    # The address is an argument there.
-    return shlex.join(["appctrl", "create-appctrl", *words, *spell_channel(server)[2:]])
 
 
 def _request(uid: Uid, direction: Direction, targets: tuple[Endpoint, ...], options: dict[str, Any]) -> SessionRequest:

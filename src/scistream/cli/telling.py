@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction
+from scistream.cli.calling import spell_channel
+from scistream.errors import Code, SciStreamError
+from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction, Uid
 
 if TYPE_CHECKING:
-    from scistream.client import ControlServer, Outcome, Session
+    from scistream.client import ControlServer, Outcome, Session, SessionRequest
 
-__all__ = ["Teller"]
+__all__ = ["Teller", "spell_registration", "way_out"]
 
 _PROTECTION = {
     "none": "not encrypted between the gateways",
@@ -89,3 +93,21 @@ def _next_command(session: Session, ticket: Path | None) -> str | None:
         return None
     what = ["--ticket", str(ticket)] if ticket else [session.uid, ",".join(session.entry_points)]
     return shlex.join(["s2uc", "outbound-request", *what, "--s2cs", "GATEWAY:5000"])
+
+
+@contextlib.contextmanager
+def way_out(uid: Uid, server: ControlServer) -> Iterator[None]:
+    """Where the uid is taken, tell the command that frees it."""
+    try:
+        yield
+    except SciStreamError as error:
+        if error.code is Code.UID_EXISTS:
+            error.add_note(f"to release it: {shlex.join(['s2uc', 'release', uid, *spell_channel(server)])}")
+        raise
+
+
+def spell_registration(request: SessionRequest, server: ControlServer) -> str:
+    """What has to be said at the application's end; the capitals are its to fill in."""
+    words = [request.uid, str(server.address), NO_AUTH, request.direction.role, "HOST", "--receiver-ports", "PORTS"]
+    # The address is an argument there.
+    return shlex.join(["appctrl", "create-appctrl", *words, *spell_channel(server)[2:]])

@@ -82,13 +82,9 @@ class SessionRequest:
         connections: int | None = None,
         targets: tuple[Endpoint, ...] = (),
     ) -> SessionRequest:
-        """The outbound session that belongs to a ticket's inbound one; connections and targets are the ticket's own.
+        """The outbound session that belongs to a ticket's inbound one.
 
-        Args:
-            ticket: of the inbound session.
-            rate: in kb/s.
-            connections: other than the ticket's.
-            targets: other than the inbound session's entry points, as where a relay is between.
+        Connections and targets are the ticket's where they are not named; with a relay between, they may be others.
         """
         towards = targets or ticket.entry_points
         number = max(ticket.connections, len(towards)) if connections is None else connections
