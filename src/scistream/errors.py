@@ -70,6 +70,7 @@ class Code(enum.StrEnum):
     DATA_SERVER_SILENT = "DATA_SERVER_SILENT"
     DATA_SERVER_STUCK = "DATA_SERVER_STUCK"
     DEADLINE = "DEADLINE"
+    DEMO_DIRECTORY_FOREIGN = "DEMO_DIRECTORY_FOREIGN"
     DEMO_PORTS_IN_USE = "DEMO_PORTS_IN_USE"
     DEMO_RUNNING = "DEMO_RUNNING"
     ENCRYPTION_MISMATCH = "ENCRYPTION_MISMATCH"
@@ -346,6 +347,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "the other side is slow, or waits for something itself",
         "try again, with a longer --timeout where the work is long",
         *_TIMEOUT,
+    ),
+    Code.DEMO_DIRECTORY_FOREIGN: Entry(
+        "the directory {directory} is there, and no demo made it",
+        "a demo removes its directory at the end, with everything in it",
+        "name another one, or remove this one yourself",
+        *_FORMAT,
     ),
     Code.DEMO_PORTS_IN_USE: Entry(
         "the demo needs addresses that are in use: {what}",

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Final
 
 from scistream.demo.playbook import Playbook
-from scistream.demo.remains import end_leftovers, look, mark_directory
+from scistream.demo.remains import end_leftovers, look, mark_directory, require_ours
 from scistream.errors import Code, ExitCode, SciStreamError
 
 __all__ = ["Demo", "Wanted", "only_demo"]
@@ -98,9 +98,10 @@ class Demo:
         """Show it, clean up, and return the exit code: 0, 130 after a signal, 1 where a step failed.
 
         Raises:
-            SciStreamError: DEMO_PORTS_IN_USE, LEFT_BEHIND.
+            SciStreamError: DEMO_DIRECTORY_FOREIGN, DEMO_PORTS_IN_USE, LEFT_BEHIND.
         """
         started = time.monotonic()
+        require_ours(self._state)
         with self._signals():
             if self._state.exists():
                 _say(f"An earlier demo left {self._state}: cleaning up.")

@@ -8,20 +8,30 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import click
 import psutil
 
 from scistream.addresses import Endpoint
+from scistream.cli.common import run
 from scistream.engines.processes import ProcessFacts, listeners, send, who_listens
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["LISTENERS", "Remains", "end_leftovers", "look", "main", "mark_directory"]
+__all__ = [
+    "LISTENERS",
+    "Remains",
+    "end_leftovers",
+    "look",
+    "main",
+    "mark_directory",
+    "remove_directory",
+    "require_ours",
+]
 
 # As inventory/local and playbooks/demo.yml have them: control ports, entry points, targets.
 LISTENERS: Final = frozenset(
@@ -50,9 +60,35 @@ class Remains:
 
 
 def mark_directory(directory: Path) -> None:
-    """Make the demo's directory (0700), and mark it as such."""
+    """Make the demo's directory (0700), and mark it as such; one that is marked already is fine.
+
+    Raises:
+        SciStreamError: DEMO_DIRECTORY_FOREIGN.
+    """
+    require_ours(directory)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     (directory / _MARK).touch(mode=0o600)
+
+
+def require_ours(directory: Path) -> None:
+    """Return where there is no such directory, an empty one, or a demo's.
+
+    Raises:
+        SciStreamError: DEMO_DIRECTORY_FOREIGN.
+    """
+    if directory.exists() and not (directory / _MARK).is_file() and any(directory.iterdir()):
+        raise SciStreamError(Code.DEMO_DIRECTORY_FOREIGN, directory=str(directory))
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove the demo's directory, if it is there, with everything in it.
+
+    Raises:
+        SciStreamError: DEMO_DIRECTORY_FOREIGN.
+    """
+    require_ours(directory)
+    if directory.exists():
+        shutil.rmtree(directory)
 
 
 def look(directory: Path, ports: Iterable[Endpoint] = LISTENERS) -> Remains:
@@ -72,14 +108,18 @@ def look(directory: Path, ports: Iterable[Endpoint] = LISTENERS) -> Remains:
 
 
 def end_leftovers(directory: Path) -> None:
-    """End the control servers and data servers that run in the demo's directory, and remove it where it is marked."""
+    """End the control servers and data servers that run in the demo's directory, and remove it.
+
+    Raises:
+        SciStreamError: DEMO_DIRECTORY_FOREIGN.
+    """
+    require_ours(directory)
     left = [facts for found in _processes(directory) if _is_ours(found) and (facts := ProcessFacts.of(found.pid))]
     for number, seconds in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
         for facts in left:
             send(facts, number)
         left = _still_there(left, seconds)
-    if (directory / _MARK).exists():
-        shutil.rmtree(directory)
+    remove_directory(directory)
 
 
 def _still_there(processes: Sequence[ProcessFacts], seconds: float) -> list[ProcessFacts]:
@@ -135,19 +175,27 @@ def _words(process: psutil.Process) -> str:
         return "ended meanwhile"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Look, and say what is left."""
-    remains = look(Path(arguments[0]))
-    if remains:
-        error = SciStreamError(Code.LEFT_BEHIND, what=str(remains))
-        sys.stderr.write(f"{error} [{error.code}]\n")
-        return int(error.exit_code)
-    sys.stdout.write(
-        f"Nothing is left behind: no process that names {arguments[0]}, none of {len(LISTENERS)} addresses is listened "
-        "on, no file.\n"
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--mark", is_flag=True, help="Make the directory, and mark it as a demo's; look for nothing.")
+@click.option("--remove", is_flag=True, help="Remove the directory first, where it is a demo's.")
+def main(directory: Path, mark: bool, remove: bool) -> None:
+    """Say what a demo with that DIRECTORY left behind.
+
+    Example: python -m scistream.demo.remains .state/demo
+    """
+    if mark:
+        mark_directory(directory)
+        return
+    if remove:
+        remove_directory(directory)
+    if remains := look(directory):
+        raise SciStreamError(Code.LEFT_BEHIND, what=str(remains))
+    click.echo(
+        f"Nothing is left behind: no process that names {directory}, none of {len(LISTENERS)} addresses is listened "
+        "on, no file."
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main, "scistream.demo.remains")
