@@ -69,9 +69,8 @@ extends_documentation_fragment:
   - scistream.core.attributes
   - scistream.core.library
 seealso:
-  - name: Role certificates
+  - ref: ansible_collections.scistream.core.certificates_role
     description: A facility's authority and its gateways' certificates, from the inventory.
-    link: https://docs.ansible.com/ansible/latest/collections/scistream/core/certificates_role.html
 author:
   - SciStream maintainers (@scistream)
 """
