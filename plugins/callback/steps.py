@@ -130,8 +130,10 @@ class CallbackModule(CallbackBase):
         if ignore_errors:
             return
         self._finish()
+        host = result._host.get_name()
         for line in _failures(result._result):
-            self._say(f"    {line}", COLOR_ERROR)
+            is_named = host == "localhost" or line.startswith(f"{host}:")
+            self._say(f"    {line if is_named else f'{host}: {line}'}", COLOR_ERROR)
 
     def v2_runner_on_unreachable(self, result: t.Any) -> None:
         self._take(result, "failed")

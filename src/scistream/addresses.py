@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from scistream.errors import Code, SciStreamError
+from scistream.terms import MAX_CONNECTIONS
 
 __all__ = ["Endpoint", "PortRange", "parse_endpoints", "parse_host"]
 
@@ -109,12 +110,16 @@ def _port_after(rest: str, whole: str, default: int | None) -> int:
 
 
 def parse_endpoints(texts: Iterable[str]) -> tuple[Endpoint, ...]:
-    """Read addresses, each one or several with commas between.
+    """Read addresses, each one or several with commas between; no more than a session can have entry points.
 
     Raises:
-        SciStreamError: BAD_ADDRESS.
+        SciStreamError: BAD_ADDRESS; TOO_MANY_TARGETS, and then none was read.
     """
-    return tuple(Endpoint.parse(part.strip()) for text in texts for part in text.split(","))
+    given = list(texts)
+    # A message may hold a hundred thousand, and everybody else waits while they are read.
+    if (count := sum(text.count(",") + 1 for text in given)) > MAX_CONNECTIONS:
+        raise SciStreamError(Code.TOO_MANY_TARGETS, targets=count, entry_points=MAX_CONNECTIONS)
+    return tuple(Endpoint.parse(part.strip()) for text in given for part in text.split(","))
 
 
 @dataclass(frozen=True)

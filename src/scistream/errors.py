@@ -44,6 +44,7 @@ class Code(enum.StrEnum):
     BAD_ADDRESS = "BAD_ADDRESS"
     BAD_CONFIGURATION = "BAD_CONFIGURATION"
     BAD_CONNECTIONS = "BAD_CONNECTIONS"
+    BAD_MESSAGE = "BAD_MESSAGE"
     BAD_NAME = "BAD_NAME"
     BAD_PORT_RANGE = "BAD_PORT_RANGE"
     BAD_RATE = "BAD_RATE"
@@ -74,6 +75,7 @@ class Code(enum.StrEnum):
     DEMO_PORTS_IN_USE = "DEMO_PORTS_IN_USE"
     DEMO_RUNNING = "DEMO_RUNNING"
     ENCRYPTION_MISMATCH = "ENCRYPTION_MISMATCH"
+    ENDED_MEANWHILE = "ENDED_MEANWHILE"
     ENGINE_CANNOT = "ENGINE_CANNOT"
     ENGINE_MISSING = "ENGINE_MISSING"
     ENGINE_UNKNOWN = "ENGINE_UNKNOWN"
@@ -88,6 +90,7 @@ class Code(enum.StrEnum):
     NOT_RUNNING = "NOT_RUNNING"
     NO_TARGETS = "NO_TARGETS"
     OLD_CONTROL_SERVER = "OLD_CONTROL_SERVER"
+    OUTPUT_UNWRITABLE = "OUTPUT_UNWRITABLE"
     PLAIN_TEXT_SERVER = "PLAIN_TEXT_SERVER"
     PORTS_EXHAUSTED = "PORTS_EXHAUSTED"
     RETARGET_REFUSED = "RETARGET_REFUSED"
@@ -187,6 +190,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "{number} connections (num_conn) were asked for, allowed are 1 to {limit}",
         "each connection is an entry point of its own and takes one port of the pool",
         "ask for as many entry points as the application has sockets; one entry point carries many connections",
+        *_FORMAT,
+    ),
+    Code.BAD_MESSAGE: Entry(
+        "what came as the request of {call} is not one",
+        "the client is of another protocol or version, or something between changed the bytes",
+        "use s2uc of this project, or the protocol's files as the control server's reflection tells them",
         *_FORMAT,
     ),
     Code.BAD_NAME: Entry(
@@ -373,6 +382,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "have both control servers run the same engine (s2cs --type), and open both ends anew",
         *_UNSUPPORTED,
     ),
+    Code.ENDED_MEANWHILE: Entry(
+        "the control server (pid {pid}) was ended before it answered ({ending})",
+        "s2cs stop or a signal of another kind came while it started",
+        "start it again where it shall run",
+        *_STATE,
+    ),
     Code.ENGINE_CANNOT: Entry(
         "{engine} cannot do what was asked: {reason}",
         "the engines differ in what they can carry",
@@ -461,6 +476,13 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "it speaks the old protocol only",
         "upgrade it to a SciStream that has scistream.v1",
         *_UNSUPPORTED,
+    ),
+    Code.OUTPUT_UNWRITABLE: Entry(
+        "the output cannot be written: {reason}",
+        "the program that reads it ended early, or the disk that it goes to is full",
+        "say it again, with the output to a file or to a program that reads to its end; what this call opened anew is "
+        "released",
+        *_STATE,
     ),
     Code.PLAIN_TEXT_SERVER: Entry(
         "the control server {server} speaks plain text, and TLS was wanted",

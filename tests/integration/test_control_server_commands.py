@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -262,3 +263,19 @@ def test_version_and_help_load_nothing_heavy(free_environment):
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("s2cs 0.")
     assert "Example: s2cs start --type Haproxy" in result.stdout
+
+
+def test_a_start_that_was_stopped_meanwhile_says_so_in_a_sentence(tmp_path, free_environment, s2cs, pair):
+    command = [sys.executable, "-m", "scistream.cli.s2cs", "start", *OPEN]
+    env = {**free_environment, "HOME": str(tmp_path)}
+    starting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env)
+    deadline = time.monotonic() + WAIT
+    child: list[psutil.Process] = []
+    while not (child and "-P" in child[0].cmdline()) and time.monotonic() < deadline:
+        child = psutil.Process(starting.pid).children()
+    child[0].terminate()
+    words = starting.communicate(timeout=WAIT)[1]
+    assert starting.returncode == 4
+    assert "was ended before it answered" in words
+    assert words.rstrip().endswith("[ENDED_MEANWHILE]")
+    assert len(words.splitlines()) == 1

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -371,3 +372,65 @@ def wait_until(condition) -> None:
     pause = threading.Event()
     while not condition():
         pause.wait(0.02)
+
+
+@pytest.mark.parametrize("method", ["scistream.Control/req", "scistream.v1.Operations/DescribeSession"])
+def test_bytes_that_are_no_message_are_refused_in_words(control_server_factory, method):
+    server = control_server_factory()
+    with server.channel() as channel, pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary("/" + method)(b"\xff\xff\xff", timeout=WAIT)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_of(raised).code is Code.BAD_MESSAGE
+    assert "is not one" in raised.value.details()
+    assert "Traceback" not in server.words()
+
+
+def test_u28_a_file_that_cannot_be_removed_fails_the_release_and_no_update_claims_success(
+    control_server_factory, echo_target
+):
+    server = control_server_factory()
+    facility = Facility(server)
+    facility.open("one", echo_target.endpoint)
+    obstacle = server.state_directory / "one.psk"
+    obstacle.mkdir()
+    for call in (lambda: facility.release("one"), lambda: facility.update("one", echo_target.endpoint)):
+        with pytest.raises(grpc.RpcError) as raised:
+            call()
+        assert error_of(raised).code is Code.FILE_UNWRITABLE
+        assert str(obstacle) in raised.value.details()
+        assert facility.sessions()[0].state == "failed"
+    assert server.data_servers() == []
+    assert server.files("one") == ["one.psk"]
+    obstacle.rmdir()
+    facility.release("one")
+    assert facility.sessions() == []
+
+
+def test_a_log_that_nobody_reads_any_more_ends_no_service(control_server_factory, echo_target, is_free):
+    server = control_server_factory(start=False)
+    reader, writer = os.pipe()
+    server.process = subprocess.Popen(
+        server.command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, cwd=server.log.parent
+    )
+    os.close(writer)
+    os.close(reader)
+    server._wait_serving()
+    facility = Facility(server)
+    facility.open("one", echo_target.endpoint)
+    facility.release("one")
+    assert is_free("127.0.20.1:22100")
+    assert facility.sessions() == []
+    assert server.end() == 0
+
+
+def test_a_journal_that_cannot_be_read_names_what_still_runs(control_server_factory, echo_target):
+    server = control_server_factory()
+    Facility(server).open("one", echo_target.endpoint)
+    (data_server,) = server.data_servers()
+    server.end()
+    for path in server.state_directory.glob("journal*"):
+        path.write_bytes(b"this is no database" * 100)
+    ended = subprocess.run(server.command, capture_output=True, text=True, timeout=WAIT, check=False)
+    assert ended.returncode == 4
+    assert "[JOURNAL_UNREADABLE]" in ended.stderr
+    assert f"data servers still run: pid {data_server.pid}" in ended.stderr

@@ -70,6 +70,13 @@ def test_a_failing_command_is_told_in_its_own_words(play: Path) -> None:
     assert "    ls: cannot access '/no/such/file': No such file or directory" in done.stdout
 
 
+def test_a_failure_on_several_hosts_names_each(play: Path) -> None:
+    play.write_text(play.read_text().replace("hosts: localhost", "hosts: gateways"))
+    done = _run(play, [{"name": "Fail", "ansible.builtin.fail": {"msg": "because of {{ inventory_hostname }}"}}])
+    assert "    facility_a: because of facility_a" in done.stdout
+    assert "    facility_b: because of facility_b" in done.stdout
+
+
 def test_the_items_that_failed_are_told(play: Path) -> None:
     task = {"name": "Fail", "ansible.builtin.command": "ls {{ item }}", "loop": ["/", "/no/such/file"]}
     done = _run(play, [task])

@@ -395,7 +395,7 @@ def test_what_needs_authentication_says_that_it_is_not_there(name: str, tools: _
     assert err.endswith("[UNSUPPORTED_HERE]\n")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupted_request_leaves_nothing(number: signal.Signals, code: int, tools: _Tools, gateway) -> None:
     server = gateway()
     with tools.start("s2uc", "prod-req", "--num_conn", "2", "--s2cs", server.endpoint) as process:
@@ -405,6 +405,108 @@ def test_an_interrupted_request_leaves_nothing(number: signal.Signals, code: int
     assert process.returncode == code
     assert "Traceback" not in err
     assert _sessions(server) == []
+
+
+def test_the_second_of_two_signals_does_not_end_the_way_back(tools: _Tools, gateway) -> None:
+    server = gateway()
+    with tools.start("s2uc", "prod-req", "--num_conn", "2", "--s2cs", server.endpoint) as process:
+        _await(lambda: bool(_sessions(server)))
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(number)
+            time.sleep(0.01)
+        process.communicate(timeout=30)
+    assert process.returncode == 129
+    assert _sessions(server) == []
+
+
+def test_nohup_keeps_a_request_when_its_terminal_goes(tools: _Tools, gateway) -> None:
+    server = gateway()
+    tool = Path(sys.executable).with_name("s2uc")
+    words = ["nohup", str(tool), "prod-req", "--num_conn=1", "--s2cs", server.endpoint]
+    with subprocess.Popen(words, stdout=-1, stderr=-1, cwd=tools.directory, env=tools.environment) as process:
+        _await(lambda: bool(_sessions(server)))
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert _sessions(server) == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "after"),
+    [
+        ("haproxy", "", "| head -1"),
+        ("haproxy", "--json", "| true"),
+        ("haproxy", "--json --name beam", ">/dev/full"),
+        ("stunnel", "--json --ticket t.json", ">/dev/full"),
+    ],
+)
+def test_a_session_that_cannot_be_told_is_released(
+    *, engine: str, options: str, after: str, tools: _Tools, gateway, is_free
+) -> None:
+    server = gateway(engine=engine)
+    tool = shlex.quote(str(Path(sys.executable).with_name("s2uc")))
+    line = f"set -o pipefail; {tool} inbound-request --num_conn=1 --s2cs {server.endpoint} {options} {after}"
+    done = subprocess.run(
+        ["/bin/bash", "-c", line],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tools.directory,
+        env=tools.environment,
+    )
+    assert done.returncode == ExitCode.SESSION, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert "s2uc: error: the output cannot be written: " in done.stderr
+    assert done.stderr.endswith("[OUTPUT_UNWRITABLE]\n")
+    assert _sessions(server) == []
+    assert is_free("127.0.30.11:23301")
+    assert not (tools.directory / "t.json").exists()
+
+
+def test_a_session_that_was_there_stays_when_it_cannot_be_told(tools: _Tools, gateway) -> None:
+    server = gateway(engine="stunnel")
+    words = ["inbound-request", "--num_conn=1", "--s2cs", server.endpoint, "--name=beam", "--ticket=t.json", "--json"]
+    tools.run("s2uc", *words)
+    before = _sessions(server)
+    tool = Path(sys.executable).with_name("s2uc")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([tool, *words], stdout=full, check=False, cwd=tools.directory, env=tools.environment)
+    assert done.returncode == ExitCode.SESSION
+    assert _sessions(server) == before
+    assert len(before) == 1
+    assert (tools.directory / "t.json").exists()
+
+
+def test_a_help_that_a_full_disk_does_not_take_is_a_sentence(tools: _Tools) -> None:
+    tool = Path(sys.executable).with_name("s2uc")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [tool, "--help"], stdout=full, stderr=-1, text=True, check=False, cwd=tools.directory, env=tools.environment
+        )
+    assert done.returncode == ExitCode.INTERNAL
+    assert "Exception ignored" not in done.stderr
+    assert done.stderr.endswith("[INTERNAL]\n")
+
+
+def test_a_name_that_is_waited_for_already_is_not_taken_from_who_waits(tools: _Tools, gateway, echo_target) -> None:
+    server = gateway()
+    words = ["prod-req", "--num_conn=1", "--s2cs", server.endpoint, "--name", "beam"]
+    with tools.start("s2uc", *words) as first:
+        _await(lambda: bool(_sessions(server)))
+        (uid,) = _sessions(server)
+        _, err = tools.run("s2uc", *words, code=ExitCode.SESSION)
+        assert f"uid {uid} exists already (another request waits for it already: it is requested)" in err
+        assert "[UID_EXISTS]" in err
+        assert f"to release it: s2uc release {uid}" in err
+        target = [echo_target.address, f"--receiver-ports={echo_target.port}"]
+        tools.run("appctrl", "create-appctrl", uid, server.endpoint, "-", "PROD", *target)
+        out, _ = first.communicate(timeout=60)
+    assert first.returncode == 0
+    assert _listeners(out).startswith("127.0.30.11:233")
 
 
 def test_u59_an_application_controller_registers_names_and_ipv6_and_touches_nothing(

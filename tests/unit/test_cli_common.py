@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +12,7 @@ import click
 import pytest
 
 from scistream.addresses import Endpoint
-from scistream.cli.common import CONTEXT, compat_option, run, switch, version_option
+from scistream.cli.common import CONTEXT, compat_option, run, switch, tell, version_option
 from scistream.errors import Code, SciStreamError
 
 _ERROR = SciStreamError(Code.UID_UNKNOWN, uid="abc")
@@ -145,3 +149,24 @@ def test_a_program_says_its_version(ended: Callable[..., Any]) -> None:
     code, out, _ = ended(_tell, "--version")
     assert code == 0
     assert out.startswith("tool ")
+
+
+class _Full(io.StringIO):
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_what_stdout_does_not_take_is_an_error(ended: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", _Full())
+    code, _, err = ended(lambda **_: tell("words"), "do-it", "--json")
+    assert code == 4
+    assert err.startswith("tool: error: the output cannot be written: No space left on device. ")
+    assert err.endswith("[OUTPUT_UNWRITABLE]\n")
+
+
+def test_what_stderr_does_not_take_is_lost_and_the_exit_code_stays(
+    ended: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", _Full())
+    assert ended(_raise(_ERROR), "do-it")[0] == 4
+    assert ended(_raise(click.Abort()), "do-it")[0] == 130

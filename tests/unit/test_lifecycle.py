@@ -154,3 +154,15 @@ def test_what_cannot_work_writes_no_file(tmp_path: Path, engine: HAProxy | Stunn
         asyncio.run(start(engine, make_plan(tmp_path)))
     assert caught.value.code is code
     assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    write_files(plan, {plan.path(kind): "" for kind in ("conf", "ca", "pid")})
+    plan.path("ca").unlink()
+    plan.path("ca").mkdir()
+    plan.path("psk").touch()
+    with pytest.raises(SciStreamError, match=r"4a5b\.ca cannot be written") as caught:
+        remove_files(plan)
+    assert caught.value.code is Code.FILE_UNWRITABLE
+    assert list(tmp_path.iterdir()) == [plan.path("ca")]

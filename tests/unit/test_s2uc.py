@@ -16,6 +16,7 @@ from scistream import __version__
 from scistream.addresses import Endpoint
 from scistream.cli import appctrl, s2uc
 from scistream.cli.calling import parse_control_server, parse_remote_host, spell_channel, targets_at
+from scistream.cli.common import run
 from scistream.cli.telling import Teller
 from scistream.client import ControlServer, Session
 from scistream.errors import Code, SciStreamError
@@ -24,6 +25,11 @@ from scistream.terms import Direction, Uid
 _SERVER = ControlServer(Endpoint("gateway.example", 5000))
 _SESSION = Session.untold(
     Uid("abc"), Direction.INBOUND, ("192.0.2.7:5100", "192.0.2.7:5101"), (Endpoint("localhost", 5074),), 2, 10000
+)
+_FAR = "--s2cs ITS_CONTROL_SERVER --server-cert ITS_CERTIFICATE"
+_FAR_WORDS = (
+    "  Two words of it are the other facility's to fill in: ITS_CONTROL_SERVER is the address of its own control "
+    "server, ITS_CERTIFICATE the file with that control server's certificate (or its facility's CA)."
 )
 _HEAVY = {"ansible", "asyncio", "cryptography", "google", "grpc", "jinja2", "pydantic", "structlog", "tenacity"}
 
@@ -115,7 +121,8 @@ def test_a_session_is_told_in_plain_words(capsys: pytest.CaptureFixture[str]) ->
         "  entry point 192.0.2.7:5100 -> localhost:5074",
         "  entry point 192.0.2.7:5101 -> localhost:5074",
         "Listeners: ['192.0.2.7:5100', '192.0.2.7:5101']",
-        "At the other end: s2uc outbound-request abc 192.0.2.7:5100,192.0.2.7:5101 --s2cs GATEWAY:5000",
+        f"At the other end: s2uc outbound-request abc 192.0.2.7:5100,192.0.2.7:5101 {_FAR}",
+        _FAR_WORDS,
     ]
 
 
@@ -134,7 +141,7 @@ def test_for_machines_stdout_is_one_object(capsys: pytest.CaptureFixture[str]) -
     out, err = capsys.readouterr()
     body = json.loads(out)
     assert body["session"] == keyed.as_dict()
-    assert body["next"] == "s2uc outbound-request --ticket 'a ticket.json' --s2cs GATEWAY:5000"
+    assert body["next"] == f"s2uc outbound-request --ticket 'a ticket.json' {_FAR}"
     assert err.startswith("uid; s2cs; access_token; role\n")
     assert "(stunnel, TLS 1.3 with a key of its own between the gateways)" in err
 
@@ -163,6 +170,20 @@ def test_a_printed_command_reaches_the_control_server_again() -> None:
     assert spell_channel(with_tls) == ["--s2cs", "gateway.example:5001", "--server-cert", "a.crt"]
     plain = ControlServer(Endpoint("gateway.example", 5001), plain_text=True)
     assert spell_channel(plain) == ["--s2cs", "gateway.example:5001", "--ssl=False"]
+
+
+@pytest.mark.parametrize(("tool", "word"), [(s2uc, "--timeout"), (s2uc, "--wait"), (appctrl, "--timeout")])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e9", "soon"])
+def test_a_time_that_is_none_is_refused_with_the_wanted_range(
+    tool: ModuleType, word: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["prod-req"] if tool is s2uc else ["mock", "abc", "localhost", "-", "PROD"]
+    with pytest.raises(SystemExit) as caught:
+        run(tool.command, "tool", [*words, word, value])
+    err = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert f"'{word}': '{value}' is not a number of seconds from 0.1 to 604800. " in err
+    assert err.endswith("[BAD_USAGE]\n")
 
 
 _COMMANDS = [(tool, name) for tool in (s2uc, appctrl) for name in tool.command.commands]

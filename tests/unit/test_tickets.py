@@ -118,6 +118,8 @@ def test_what_is_no_json_object_is_refused(path: Path, content: str) -> None:
     ("field", "value", "words"),
     [
         ("version", 2, "'version'"),
+        ("version", True, "'version'"),
+        ("version", 1.0, "'version'"),
         ("uid", "../etc/passwd", "is not a uid"),
         ("uid", 7, "'uid'"),
         ("name", "two\nlines", "is not a session name"),

@@ -20,7 +20,7 @@ from scistream.cli.calling import (
     parse_remote_host,
     targets_at,
 )
-from scistream.cli.common import CONTEXT, run, version_option
+from scistream.cli.common import CONTEXT, run, tell, version_option
 from scistream.errors import Code, SciStreamError
 from scistream.terms import MOCK_UID, NO_AUTH, OLD_NO_AUTH, Direction, Uid, parse_direction, parse_uid
 
@@ -70,11 +70,11 @@ def _register(  # noqa: PLR0917 - the deployed tool's arguments, in its order
     server = control_server(s2cs, options, token=_token(token, compat=options["compat"]))
     with connect(server) as connection:
         entry_points = register(connection, uid, role, targets)
-    click.echo(f"Registered the {role.value} end of session {uid} with {s2cs}:")
+    tell(f"Registered the {role.value} end of session {uid} with {s2cs}:")
     for target in targets:
-        click.echo(f"  target {target}")
+        tell(f"  target {target}")
     if entry_points:
-        click.echo(f"Listeners: {list(entry_points)}")
+        tell(f"Listeners: {list(entry_points)}")
 
 
 def _token(text: str, *, compat: bool) -> str | None:

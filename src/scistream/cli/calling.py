@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ __all__ = [
     "RECEIVER_PORTS",
     "RECEIVER_PORTS_OPTION",
     "S2CS",
+    "SECONDS",
     "TOKEN_VARIABLE",
     "control_server",
     "examples",
@@ -28,8 +30,11 @@ __all__ = [
     "parse_remote_host",
     "spell_channel",
     "targets_at",
+    "was_said",
 ]
 
+# A week: gRPC takes no time without an end.
+_SHORTEST, _LONGEST = 0.1, 604800
 RECEIVER_PORTS: Final = "5074,5075,5076,37000,47000"
 # The only place where a token may come from: an argument is everybody's to read.
 TOKEN_VARIABLE: Final = "SCISTREAM_TOKEN"  # noqa: S105 - its name
@@ -42,6 +47,31 @@ def parse_control_server(text: str) -> Endpoint:
         SciStreamError: BAD_ADDRESS.
     """
     return Endpoint.parse(text, default_port=DEFAULT_CONTROL_PORT)
+
+
+class _Seconds(click.ParamType[float]):
+    """A time to wait: positive, and one that comes to an end."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not _SHORTEST <= seconds <= _LONGEST:
+            self.fail(f"{value!r} is not a number of seconds from {_SHORTEST} to {_LONGEST}.", param, ctx)
+        return seconds
+
+
+SECONDS: Final = _Seconds()
+"""The type of an option that says how long something may take."""
+
+
+def was_said(option: str) -> bool:
+    """Whether an option of the command that runs was given, and is not its default."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not click.core.ParameterSource.DEFAULT
 
 
 def examples(*commands: str) -> str:
@@ -70,7 +100,7 @@ CHANNEL: Final = options_of(
     switch("--ssl", default=True, help="TLS to the control server."),
     click.option(
         "--timeout",
-        type=click.FloatRange(0.1),
+        type=SECONDS,
         default=30.0,
         metavar="SECONDS",
         show_default=True,

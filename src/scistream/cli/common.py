@@ -6,20 +6,21 @@ parser raises passes through click unchanged and is told by `run`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TextIO, TypeVar
 
 import click
 
 from scistream import __version__
 from scistream.errors import Code, ExitCode, SciStreamError
 
-__all__ = ["CONTEXT", "compat_option", "options_of", "run", "switch", "version_option"]
+__all__ = ["CONTEXT", "compat_option", "options_of", "run", "switch", "tell", "version_option"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -75,6 +76,28 @@ def version_option(function: _Function) -> _Function:
     return click.version_option(__version__, message="%(prog)s %(version)s")(function)
 
 
+def tell(words: str, *, err: bool = False) -> None:
+    """Print a line; what stderr does not take is lost, as the exit code tells too.
+
+    Raises:
+        SciStreamError: OUTPUT_UNWRITABLE, of stdout.
+    """
+    try:
+        click.echo(words, err=err)
+    except OSError as error:
+        _give_up(sys.stderr if err else sys.stdout)
+        if not err:
+            raise SciStreamError(Code.OUTPUT_UNWRITABLE, reason=error.strerror or str(error)) from None
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let go what a stream still holds: the interpreter writes it at its end, and would fail once more."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 def run(command: click.Command, program: str, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a tool to its end; every failure leaves as one sentence with its code on stderr, and as an exit code.
 
@@ -94,16 +117,16 @@ def run(command: click.Command, program: str, arguments: Sequence[str] | None = 
     except SciStreamError as error:
         fail(error)
     except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
+        tell(error.format_message(), err=True)
         sys.exit(ExitCode.BAD_INPUT)
     except click.ClickException as error:
         fail(_bad_usage(program, error))
     except (click.Abort, KeyboardInterrupt):
-        sys.stderr.write(f"{program}: interrupted\n")
+        tell(f"{program}: interrupted", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except Exception as error:
         if os.environ.get(_DEBUG):
-            traceback.print_exc()
+            tell(traceback.format_exc(), err=True)
         fail(SciStreamError(Code.INTERNAL, words=f"{type(error).__name__}: {error}"))
 
 
@@ -115,8 +138,15 @@ def _bad_usage(program: str, error: click.ClickException) -> SciStreamError:
 
 def _fail(program: str, error: SciStreamError, *, as_json: bool) -> NoReturn:
     if as_json:
-        sys.stdout.write(json.dumps({"failure": error.failure()}, indent=2) + "\n")
-    sys.stderr.write(f"{program}: error: {error} [{error.code}]\n")
+        # Where stdout is what failed, stderr and the exit code tell.
+        with contextlib.suppress(SciStreamError):
+            tell(json.dumps({"failure": error.failure()}, indent=2))
+    tell(f"{program}: error: {error} [{error.code}]", err=True)
     for note in getattr(error, "__notes__", ()):
-        sys.stderr.write(f"{program}: {note}\n")
+        tell(f"{program}: {note}", err=True)
+    try:
+        click.echo(nl=False)
+    except OSError:
+        # What failed may have been click's own writing: a help that a full disk does not take.
+        _give_up(sys.stdout)
     sys.exit(error.exit_code)

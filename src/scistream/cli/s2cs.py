@@ -48,7 +48,7 @@ _SETTINGS: Final = options_of(
     _flag("--compat", text="The deployed tool's defaults; with them authentication is off. Not from the environment."),
     _option("--client-id", "ID", "Accepted; token introspection is not built yet."),
     _option("--client-secret", "SECRET", "Refused here, where others can read it, and elsewhere until it is built."),
-    _option("--hello-timeout", "SECONDS", "How long a request waits for its hello. [180]"),
+    _option("--hello-timeout", "SECONDS", "How long a request waits for its hello, and then for its update. [180]"),
     _option("--log-file", "FILE", "Log there in place of stderr."),
     _flag("--verbose", "-v", text="Log debugging events as well."),
     _PLACE,

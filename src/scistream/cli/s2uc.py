@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import signal
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -16,24 +15,28 @@ from scistream.cli.calling import (
     RECEIVER_PORTS,
     RECEIVER_PORTS_OPTION,
     S2CS,
+    SECONDS,
     TOKEN_VARIABLE,
     control_server,
     examples,
     options_of,
     parse_remote_host,
     targets_at,
+    was_said,
 )
 from scistream.cli.common import CONTEXT, run, switch, version_option
-from scistream.cli.telling import Teller, spell_registration, way_out
+from scistream.cli.telling import Teller
 from scistream.errors import Code, SciStreamError
 from scistream.terms import DEFAULT_RATE, HELLO_TIMEOUT, MOCK_UID, Direction, Uid, parse_direction, parse_uid
 
 if TYPE_CHECKING:
-    from scistream.client import Connection, Opener, Session, SessionRequest, Ticket, Wish
+    from scistream.client import SessionRequest, Ticket
 
 __all__ = ["command", "main"]
 
 _PROGRAM: Final = "s2uc"
+# SIGHUP: the terminal was closed.
+_ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 _SITE_SECRET: Final = click.option(
     "--site-secret", type=click.Path(path_type=Path), metavar="FILE", help="What names become uids with."
@@ -72,11 +75,17 @@ def command() -> None:
 
 def main() -> NoReturn:
     """The program."""
-    signal.signal(signal.SIGTERM, _end)
+    for number in _ENDS:
+        # Who ignores one of them (nohup) goes on doing so.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
     run(command, _PROGRAM)
 
 
 def _end(number: int, _: object) -> NoReturn:
+    # A shell and a terminal that are closed send one each: the second shall not end what undoes the work.
+    for one in _ENDS:
+        signal.signal(one, signal.SIG_IGN)
     # As an exception: what was begun is undone on its way out.
     raise SystemExit(128 + number)
 
@@ -122,7 +131,7 @@ def _outbound_request(uid_and_listeners: tuple[str, ...], **options: Any) -> Non
     words = list(uid_and_listeners)
     if len(words) != (0 if ticket else 1 if _is_named(options) else 2):
         raise click.UsageError("Name UID and LISTENERS, or --name and LISTENERS, or --ticket alone.")
-    if _was_said("receiver_ports"):
+    if was_said("receiver_ports"):
         _teller(options).warn("--receiver-ports of an outbound request has no effect yet: the control server chooses.")
     if ticket:
         request = SessionRequest.of_ticket(ticket, rate=options["rate"], connections=options["num_conn"])
@@ -142,7 +151,7 @@ def _outbound_request(uid_and_listeners: tuple[str, ...], **options: Any) -> Non
 @_SESSION
 @click.option(
     "--wait",
-    type=click.FloatRange(0.1),
+    type=SECONDS,
     default=HELLO_TIMEOUT,
     metavar="SECONDS",
     show_default=True,
@@ -214,33 +223,13 @@ for _name, _summary in (
 
 
 def _open(request: SessionRequest, options: dict[str, Any], *, wait: float | None = None) -> None:
-    from scistream.client import await_session, check_ticket, connect, make_wish, open_session
+    from scistream.cli.opening import open_and_tell
+    from scistream.client import make_wish
 
-    teller, server = _teller(options), control_server(options["s2cs"], options)
+    # An outbound session has no ticket of its own.
     ticket = options["ticket"] if request.direction is Direction.INBOUND else None
     wish = make_wish(request, ticket, options["name"] or "")
-    opener = open_session if wait is None else functools.partial(await_session, wait=wait)
-    with connect(server) as connection:
-        teller.heading(request.uid, server, request.direction)
-        if _was_said("rate"):
-            teller.warn("--rate is recorded and shown, and not enforced yet.")
-        check_ticket(connection, wish)
-        if wait is not None:
-            teller.say(f"Waiting {wait:g} s for: {spell_registration(request, server)}")
-        with way_out(request.uid, server):
-            session = _opened(connection, wish, opener, teller)
-    teller.session(session, server, ticket=ticket)
-
-
-def _opened(connection: Connection, wish: Wish, opener: Opener, teller: Teller) -> Session:
-    """Open the session; one that has a name may be there already."""
-    from scistream.client import ensure_session, open_with_ticket
-
-    if not wish.name:
-        return open_with_ticket(connection, wish, opener)
-    outcome = ensure_session(connection, wish.request, ticket=wish.ticket, name=wish.name, opener=opener)
-    teller.found(outcome)
-    return cast("Session", outcome.session)
+    open_and_tell(control_server(options["s2cs"], options), wish, _teller(options), wait=wait)
 
 
 def _request(uid: Uid, direction: Direction, targets: tuple[Endpoint, ...], options: dict[str, Any]) -> SessionRequest:
@@ -287,12 +276,7 @@ def _read_ticket(path: Path | None) -> Ticket | None:
 
 def _some(targets: tuple[Endpoint, ...], connections: int | None) -> tuple[Endpoint, ...]:
     """Of the default targets, as many as there shall be entry points; those that were named, all."""
-    return targets if _was_said("receiver_ports") or connections is None else targets[: max(connections, 1)]
-
-
-def _was_said(option: str) -> bool:
-    source = click.get_current_context().get_parameter_source(option)
-    return source is not click.core.ParameterSource.DEFAULT
+    return targets if was_said("receiver_ports") or connections is None else targets[: max(connections, 1)]
 
 
 if __name__ == "__main__":

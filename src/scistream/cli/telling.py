@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from scistream.cli.calling import spell_channel
+from scistream.cli.common import tell
 from scistream.errors import Code, SciStreamError
 from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction, Uid
 
@@ -25,6 +24,12 @@ _PROTECTION = {
     "none": "not encrypted between the gateways",
     "tls-psk": "TLS 1.3 with a key of its own between the gateways",
 }
+# What only the other facility knows.
+_CONTROL_SERVER, _CERTIFICATE = "ITS_CONTROL_SERVER", "ITS_CERTIFICATE"
+_TO_FILL_IN = (
+    f"  Two words of it are the other facility's to fill in: {_CONTROL_SERVER} is the address of its own control "
+    f"server, {_CERTIFICATE} the file with that control server's certificate (or its facility's CA)."
+)
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,11 @@ class Teller:
 
     def say(self, words: str) -> None:
         """A line for people."""
-        click.echo(words, err=self.as_json)
+        tell(words, err=self.as_json)
 
     def warn(self, sentence: str) -> None:
         """What a user should know although it went well."""
-        click.echo(f"{self.program}: warning: {sentence}", err=True)
+        tell(f"{self.program}: warning: {sentence}", err=True)
 
     def heading(self, uid: str, server: ControlServer, direction: Direction) -> None:
         """The deployed tool's first lines. The token is never shown (U15)."""
@@ -72,6 +77,7 @@ class Teller:
         command = _next_command(session, ticket)
         if session.direction is Direction.INBOUND:
             self.say(f"At the other end: {command}")
+            self.say(_TO_FILL_IN)
         else:
             self.say("The application connects to an entry point above.")
         self.result({"session": session.as_dict(), "ticket": str(ticket) if ticket else None, "next": command})
@@ -79,7 +85,7 @@ class Teller:
     def result(self, body: dict[str, Any]) -> None:
         """For machines."""
         if self.as_json:
-            click.echo(json.dumps(body, indent=2))
+            tell(json.dumps(body, indent=2))
 
 
 def _how(session: Session) -> str:
@@ -92,7 +98,8 @@ def _next_command(session: Session, ticket: Path | None) -> str | None:
     if session.direction is Direction.OUTBOUND:
         return None
     what = ["--ticket", str(ticket)] if ticket else [session.uid, ",".join(session.entry_points)]
-    return shlex.join(["s2uc", "outbound-request", *what, "--s2cs", "GATEWAY:5000"])
+    channel = ["--s2cs", _CONTROL_SERVER, "--server-cert", _CERTIFICATE]
+    return shlex.join(["s2uc", "outbound-request", *what, *channel])
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from scistream.client.convergence import (
     open_with_ticket,
     plan_absent,
     plan_session,
+    withdraw,
 )
 from scistream.client.names import default_site_secret, parse_name, site_secret, uid_of
 from scistream.client.negotiation import SessionRequest, await_session, open_session, register, release_session
@@ -52,4 +53,5 @@ __all__ = [
     "release_session",
     "site_secret",
     "uid_of",
+    "withdraw",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from scistream.addresses import PortRange
 from scistream.client import tickets
@@ -26,10 +27,13 @@ __all__ = [
     "open_with_ticket",
     "plan_absent",
     "plan_session",
+    "withdraw",
 ]
 
 Opener = Callable[[Connection, SessionRequest], Session]
 """Opens a session."""
+
+_IN_THE_MAKING: Final = frozenset({SessionState.REQUESTED.value, SessionState.REGISTERED.value})
 
 
 def plan_session(
@@ -38,11 +42,11 @@ def plan_session(
     """What `ensure_session` would do. Only reads.
 
     Raises:
-        SciStreamError: BAD_TICKET, what the control server says, or why it cannot be talked to.
+        SciStreamError: BAD_TICKET, UID_EXISTS, what the control server says, or why it cannot be talked to.
     """
     wish = make_wish(request, ticket, name)
     try:
-        decision = decide(wish, _look(connection, request.uid, request.direction))
+        decision = decide(wish, _settled(_look(connection, request.uid, request.direction)))
     except SciStreamError as error:
         if is_old(error):
             return plan_blindly(connection, wish)
@@ -72,13 +76,14 @@ def ensure_session(
         opener: how it is opened: `open_session`, or `await_session`, whose targets are any.
 
     Raises:
-        SciStreamError: BAD_TICKET, FILE_UNWRITABLE, what the control server says, or why it cannot be talked to.
+        SciStreamError: BAD_TICKET, FILE_UNWRITABLE, UID_EXISTS (another run waits for it), what the control server
+            says, or why it cannot be talked to.
     """
     wish = dataclasses.replace(make_wish(request, ticket, name), any_targets=opener is not open_session)
     opened = functools.partial(open_with_ticket, connection, wish, opener)
 
     try:
-        decision = decide(wish, _look(connection, request.uid, request.direction))
+        decision = decide(wish, _settled(_look(connection, request.uid, request.direction)))
     except SciStreamError as error:
         if is_old(error):
             return ensure_blindly(connection, wish, opened)
@@ -111,6 +116,20 @@ def open_with_ticket(connection: Connection, wish: Wish, opened: Opener = open_s
         release_session(connection, request.uid, request.direction)
         raise
     return session
+
+
+def withdraw(connection: Connection, wish: Wish, error: BaseException) -> None:
+    """Undo the opening of a session that nobody learned of, because of `error`; what is left over is noted on it."""
+    request = wish.request
+    try:
+        release_session(connection, request.uid, request.direction)
+    except SciStreamError as failure:
+        error.add_note(f"Session {request.uid} may be left over there: {failure.seen}.")
+        return
+    # One that was there before holds the key for the next time.
+    if wish.ticket and wish.held is None:
+        with contextlib.suppress(OSError):
+            wish.ticket.unlink()
 
 
 def plan_absent(
@@ -161,6 +180,18 @@ def _look(connection: Connection, uid: Uid, direction: Direction) -> Session | N
         raise
     there = (session for session in found if session.direction is direction)
     return next((session for session in there if session.state != SessionState.RELEASED.value), None)
+
+
+def _settled(session: Session | None) -> Session | None:
+    """A session that another run just opens is not this one's to replace: that run waits for it.
+
+    Raises:
+        SciStreamError: UID_EXISTS.
+    """
+    if session and session.state in _IN_THE_MAKING:
+        state = f"another request waits for it already: it is {session.state}"
+        raise SciStreamError(Code.UID_EXISTS, uid=session.uid, state=state)
+    return session
 
 
 def _look_at_all(connection: Connection, uid: Uid, direction: Direction | None) -> dict[str, Any] | None:

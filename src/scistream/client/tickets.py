@@ -125,7 +125,7 @@ def _content(path: Path) -> bytes:
 
 
 def _parse(body: Any) -> Ticket:
-    if not isinstance(body, dict) or body.get("version") != _VERSION:
+    if not isinstance(body, dict) or _number(body, "version") != _VERSION:
         raise _wrong("version")
     name = _text(body, "name")
     return Ticket(

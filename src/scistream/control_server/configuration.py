@@ -21,6 +21,7 @@ __all__ = ["ENVIRONMENT_PREFIX", "Settings", "Surroundings", "load", "read_file"
 
 ENVIRONMENT_PREFIX: Final = "SCISTREAM_"
 
+_DEFAULTS: Final = "the defaults"
 _SECRETS: Final = frozenset({"client_secret"})
 # `SCISTREAM_COMPAT` asks the clients for the deployed words, and is in many a user's profile: it must not turn
 # authentication off.
@@ -60,7 +61,8 @@ class Settings(BaseModel):
     """What a control server is told.
 
     Keys and defaults are those of the deployed tool (protocol reference, Commands and options), and a few of ours.
-    `hello_timeout` is in seconds. Paths are absolute once `load` made them.
+    `hello_timeout`, also that of a registered session for its update, is in seconds.
+    Paths are absolute once `load` made them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -139,6 +141,8 @@ def read_file(path: Path) -> dict[str, Any]:
         reason = error.strerror or str(error)
     except ValueError as error:  # TOML and UTF-8 errors are both of this kind
         reason = str(error)
+    except RecursionError:
+        reason = "its values lie too deep in one another"
     raise SciStreamError(Code.CONFIGURATION_UNREADABLE, path=str(path), reason=reason)
 
 
@@ -158,12 +162,12 @@ def load(options: Mapping[str, Any], surroundings: Surroundings, *, config: Path
     values, sources = dict[str, Any](), dict[str, str]()
     for layer in _layers(options, surroundings, config):
         for key, value in layer.values.items():
-            values[key] = _rooted(layer.base, value) if key in _PATHS else value
             sources[key] = layer.source(key)
+            values[key] = _rooted(layer.base, value, key, sources[key]) if key in _PATHS else value
     for key in _PATHS - values.keys():
         default = Settings.model_fields[key].default
         if default is not None:
-            values[key] = _rooted(directory, default)
+            values[key] = _rooted(directory, default, key, _DEFAULTS)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -190,14 +194,26 @@ def _layers(options: Mapping[str, Any], surroundings: Surroundings, config: Path
     ]
     if config is None:
         return layers
-    path = surroundings.directory / config.expanduser()
+    path = Path(str(_rooted(surroundings.directory, config, "config", "option --config or SCISTREAM_CONFIG")))
     # Braces in a file's name are no fields of the words.
     words = str(path).replace("{", "{{").replace("}", "}}")
     return [_Layer(read_file(path), path.parent, words), *layers]
 
 
-def _rooted(base: Path, value: object) -> object:
-    return base / Path(value).expanduser() if isinstance(value, str | Path) else value
+def _rooted(base: Path, value: object, key: str, source: str) -> object:
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:
+        raise _bad_path(key, value, source, "there is no such user") from None
+    if "\0" in str(path):
+        raise _bad_path(key, value, source, "a path holds no null character")
+    return base / path
+
+
+def _bad_path(key: str, value: str | Path, source: str, reason: str) -> SciStreamError:
+    return SciStreamError(Code.BAD_CONFIGURATION, key=key, value=str(value), source=source, reason=reason)
 
 
 def _bad(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str, str]) -> SciStreamError:
@@ -207,7 +223,7 @@ def _bad(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str
         Code.BAD_CONFIGURATION,
         key=key,
         value="***" if key in _SECRETS else str(values.get(key)),
-        source=sources.get(key, "the defaults"),
+        source=sources.get(key, _DEFAULTS),
         reason=_reason(first["type"], first.get("ctx", {})),
     )
 

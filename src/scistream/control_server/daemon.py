@@ -73,7 +73,8 @@ def start(settings: Settings, *, timeout: float) -> tuple[Announcement, bool]:
 
     Raises:
         StartError: it ended at once.
-        SciStreamError: ALREADY_RUNNING where the one that runs has other settings; DEADLINE; what `judge` raises.
+        SciStreamError: ALREADY_RUNNING where the one that runs has other settings; DEADLINE; ENDED_MEANWHILE; what
+            `judge` raises.
     """
     if settings.state_directory.is_dir():
         # Before its lock is believed.
@@ -133,7 +134,7 @@ class _Child:
         self.pid = self._process.pid
 
     def check(self) -> None:
-        """Raise what the child said last, where it has ended."""
+        """Raise what the child said last, where it has ended; ENDED_MEANWHILE where it was told to."""
         code = self._process.poll()
         if code is None:
             return
@@ -141,6 +142,10 @@ class _Child:
             log.seek(self._read_from)
             lines = log.read().decode(errors="replace").splitlines()
         errors = [line for line in lines if line.startswith(_ERROR)]
+        if not errors and code <= 0:
+            # Its last lines tell of a start, not of why there is none.
+            ending = f"signal {signal.Signals(-code).name}" if code else "exit status 0"
+            raise SciStreamError(Code.ENDED_MEANWHILE, pid=self.pid, ending=ending)
         words = errors[-1] if errors else _ERROR + one_line(" ".join(lines[-3:]) or "it ended without a word")
         raise StartError(words, code if code > 0 else ExitCode.INTERNAL)
 

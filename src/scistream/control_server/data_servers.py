@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Final, Protocol
 
 import psutil
 
+from scistream.control_server.state_directory import log_of
 from scistream.engines import lifecycle
 from scistream.engines.base import Engine, Plan
 from scistream.engines.lifecycle import ProcessMark
 from scistream.engines.processes import ProcessFacts, wait_exit
 
-__all__ = ["DataServers", "Proxies"]
+__all__ = ["DataServers", "Proxies", "writers_below"]
 
 # A start time that no process has: `lifecycle.stop` then spares everything that does not write to the session's log.
 _UNCERTAIN: Final = -1
@@ -62,6 +65,16 @@ class Proxies:
     def last_words(self, plan: Plan) -> str:
         """See `engines.lifecycle.last_words`."""
         return lifecycle.last_words(plan)
+
+
+def writers_below(directory: Path) -> list[int]:
+    """The processes whose output is a log of a state directory: its data servers, whatever the journal says."""
+    place = os.path.realpath(directory)
+    found = (ProcessFacts.of(pid) for pid in psutil.pids())
+    outputs = ((facts.pid, facts.output()) for facts in found if facts and not facts.gone)
+    logs = ((pid, path) for pid, path in outputs if path and path.suffix == ".log" and str(path.parent) == place)
+    # The control server's own output may lie there as well.
+    return [pid for pid, path in logs if path.name != log_of(directory).name]
 
 
 def _strays(plan: Plan) -> list[ProcessMark]:

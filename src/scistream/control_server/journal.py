@@ -7,6 +7,7 @@ No secret is ever written to it: the session's key lies in the data server's own
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import sqlite3
@@ -15,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from scistream.addresses import Endpoint, parse_host
 from scistream.control_server.private_files import open_private
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, SessionState, Uid
+from scistream.terms import Direction, SessionState, Uid, parse_connections, parse_rate, parse_uid
 
 __all__ = ["Journal", "Record"]
 
@@ -125,7 +127,7 @@ class Journal:
         """All sessions, in the order of their opening."""
         with self._told():
             rows = self._database.execute("SELECT * FROM sessions ORDER BY opened, uid").fetchall()
-            return [_from_row(row, self._boot) for row in rows]
+            return [_checked(row, self._boot) for row in rows]
 
     def close(self) -> None:
         """Close the file."""
@@ -146,10 +148,56 @@ def _to_row(record: Record) -> dict[str, Any]:
     return row
 
 
+def _checked(row: sqlite3.Row, boot: str) -> Record:
+    """Raises ValueError where a row is none that `put` wrote: names of files and ports to end are taken from it."""
+    try:
+        record = _from_row(row, boot)
+        _check(record)
+    except (ValueError, TypeError, SciStreamError) as error:
+        why = error.seen if isinstance(error, SciStreamError) else str(error)
+        raise ValueError(f"its row of session {row['uid']!r} is damaged: {why}") from None
+    return record
+
+
+def _check(record: Record) -> None:
+    parse_uid(record.uid)
+    parse_connections(record.connections)
+    parse_rate(record.rate)
+    ipaddress.ip_address(record.bound_host)
+    parse_host(record.told_host)
+    if record.stem not in (record.uid, f"{record.uid}.{record.direction.value}"):
+        raise ValueError(f"{record.stem!r} begins no file names of it")
+    if len(set(record.ports)) != record.connections or not all(map(_is_port, record.ports)):
+        raise ValueError(f"its ports are {record.ports}")
+    for target in record.targets:
+        Endpoint.parse(_text(target))
+    if not record.targets and (record.pid is not None or record.state is SessionState.ACTIVE):
+        raise ValueError("it runs and has no targets")
+    if record.pid is not None and record.pid <= 1:
+        raise ValueError(f"its process is {record.pid}")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _is_port(value: object) -> bool:
+    return type(value) is int and 1 <= value <= 65535
+
+
+def _list(text: str) -> tuple[Any, ...]:
+    found = json.loads(text)
+    if not isinstance(found, list):
+        raise TypeError(f"{text!r} is no list")
+    return tuple(found)
+
+
 def _from_row(row: sqlite3.Row, boot: str) -> Record:
     fields: dict[str, Any] = dict(row)
     if fields.pop("boot") != boot:
         fields.update(pid=None, started=None)
     fields.update(direction=Direction(row["direction"]), state=SessionState(row["state"]))
-    fields.update(ports=tuple(json.loads(row["ports"])), targets=tuple(json.loads(row["targets"])))
+    fields.update(ports=_list(row["ports"]), targets=_list(row["targets"]))
     return Record(**fields)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import sys
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Final, TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -15,6 +15,8 @@ from scistream.control_server.private_files import open_private
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["open_log"]
+
+_STDERR: Final = 2
 
 
 def open_log(file: Path | None, *, verbose: bool) -> FilteringBoundLogger:
@@ -33,18 +35,43 @@ def open_log(file: Path | None, *, verbose: bool) -> FilteringBoundLogger:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False, sort_keys=False),
+            structlog.dev.ConsoleRenderer(
+                colors=False,
+                pad_event_to=0,
+                pad_level=False,
+                sort_keys=False,
+                # The default one prints local variables, and a session key may be among them.
+                exception_formatter=structlog.dev.plain_traceback,
+            ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr if file is None else _append(file)),
+        logger_factory=structlog.WriteLoggerFactory(
+            file=cast("TextIO", _Sink(_STDERR if file is None else _append(file)))
+        ),
         cache_logger_on_first_use=True,
     )
     return cast("FilteringBoundLogger", structlog.get_logger())
 
 
-def _append(file: Path) -> TextIO:
+class _Sink:
+    """Where lines go. One that cannot be written is lost: a full disk or a reader that went away ends no stream."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, text: str) -> None:
+        # Without a buffer: what could not be written would be in the way of all that follows.
+        data = text.encode(errors="backslashreplace")
+        with contextlib.suppress(OSError):
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def _append(file: Path) -> int:
     try:
-        descriptor = open_private(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        return open_private(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise SciStreamError(Code.FILE_UNWRITABLE, path=str(file), reason=error.strerror or str(error)) from None
-    return os.fdopen(descriptor, "a", buffering=1, encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import Final
 
 from scistream.addresses import Endpoint
 from scistream.control_server.ports import PortPool
+from scistream.control_server.rules import bounded, check, preferred
 from scistream.control_server.sessions import Session, SessionRequest, Update
 from scistream.control_server.supervisor import Supervisor, spell
 from scistream.engines.base import Engine
@@ -29,7 +30,8 @@ _OWN_STEMS: Final = frozenset({"journal", "s2cs"})
 class Patience:
     """How long things are waited for, in seconds.
 
-    `hello`: a `req` for its hello. `request`: a hello that came first, for its `req` (U30).
+    `hello`: a `req` for its hello, and a registered session for its update. `request`: a hello that came first, for its
+    `req` (U30).
     """
 
     hello: float = HELLO_TIMEOUT
@@ -106,10 +108,12 @@ class Registry:
             SciStreamError: UID_EXISTS, PORTS_EXHAUSTED, HELLO_TIMEOUT, CONTROL_SERVER_ENDING.
         """
         session = self._open(asked)
-        registered = session.registered = asyncio.get_running_loop().create_future()
-        self._arrival.set()
-        self._arrival = asyncio.Event()
         try:
+            registered = session.registered = asyncio.get_running_loop().create_future()
+            entry_points = spell(session.entry_points)
+            self._supervisor.tell(session, "session requested", entry_points=entry_points, rate=asked.rate)
+            self._arrival.set()
+            self._arrival = asyncio.Event()
             async with asyncio.timeout(self._patience.hello):
                 await registered
         except TimeoutError:
@@ -135,7 +139,6 @@ class Registry:
             reservation=self.pool.reserve(asked.connections),
         )
         self._sessions[session.identity] = session
-        self._supervisor.tell(session, "session requested", entry_points=spell(session.entry_points), rate=asked.rate)
         return session
 
     def _stem(self, uid: Uid, direction: Direction) -> str:
@@ -153,9 +156,10 @@ class Registry:
         if session.state is not SessionState.REQUESTED or registered is None or registered.done():
             return session
         if session.asked.direction is Direction.INBOUND:
-            session.targets = _bounded(hello.targets(), session)
+            session.targets = bounded(hello.targets(), session)
         self._supervisor.register(session)
         registered.set_result(None)
+        self._expect_update(session)
         self._supervisor.tell(session, "session registered", targets=spell(session.targets))
         return session
 
@@ -168,8 +172,8 @@ class Registry:
                 while not (waiting := self._waiting(hello)):
                     await self._arrival.wait()
         except TimeoutError:
-            return _preferred(self.find(hello.uid, hello.only), hello.role)
-        return _preferred(waiting, hello.role)
+            return preferred(self.find(hello.uid, hello.only), hello.role)
+        return preferred(waiting, hello.role)
 
     def _waiting(self, hello: Hello) -> list[Session]:
         there = self._there(hello.uid, hello.only)
@@ -178,25 +182,47 @@ class Registry:
     async def update(self, change: Update) -> Session:
         """Name the targets and start the data server; back when the entry points accept (U28).
 
-        Again with the same targets: nothing happens. After a failure: it is tried anew.
+        Again with the same targets: nothing happens. After a failure: it is tried anew. Where the caller goes away
+        before the answer, what it started is released: nobody else would.
 
         Raises:
             SciStreamError: UID_UNKNOWN, SESSION_NOT_REGISTERED, NO_TARGETS, TOO_MANY_TARGETS, RETARGET_REFUSED,
                 TARGET_IN_USE, CONTROL_SERVER_ENDING, and what `engines.lifecycle.start` raises.
         """
-        session = _preferred(self.find(change.uid), change.direction)
-        return await asyncio.shield(self._supervisor.begin(self._update(session, change)))
+        session = preferred(self.find(change.uid), change.direction)
+        work = self._supervisor.begin(self._update(session, change))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._supervisor.begin(self._abandon(session, change, work))
+            raise
+
+    async def _abandon(self, session: Session, change: Update, work: asyncio.Task[Session]) -> None:
+        """Release what an update made whose caller waits no longer, unless another caller relies on it by now."""
+        await asyncio.wait([work])
+        await self._release(session, unless=lambda: session.change is not change)
 
     async def _update(self, session: Session, change: Update) -> Session:
         async with session.lock:
             if self._sessions.get(session.identity) is not session:
                 raise SciStreamError(Code.UID_UNKNOWN, uid=session.asked.uid)
-            _check(session, change)
+            check(session, change)
             if session.state is not SessionState.ACTIVE:
                 if self._ending:
                     raise SciStreamError(Code.CONTROL_SERVER_ENDING)
+                session.change = change
                 await self._supervisor.start(session, change)
+            session.change = change
             return session
+
+    def _expect_update(self, session: Session) -> None:
+        self._supervisor.attend(self._until_unwanted(session))
+
+    async def _until_unwanted(self, session: Session) -> None:
+        """Release a session whose update does not come: its client is gone."""
+        await asyncio.sleep(self._patience.hello)
+        work = self._release(session, unless=lambda: session.state is not SessionState.REGISTERED)
+        await asyncio.shield(self._supervisor.begin(work))
 
     async def release(self, uid: Uid, direction: Direction | None = None) -> Sequence[Session]:
         """End the sessions of a uid: no process, port or file of theirs stays.
@@ -214,9 +240,9 @@ class Registry:
         for failure in filter(None, results):
             raise failure
 
-    async def _release(self, session: Session) -> None:
+    async def _release(self, session: Session, unless: Callable[[], bool] = lambda: False) -> None:
         async with session.lock:
-            if self._sessions.get(session.identity) is session:
+            if self._sessions.get(session.identity) is session and not unless():
                 # A session that waits for its hello never had a data server, and its file names may be another's.
                 if session.state is not SessionState.REQUESTED:
                     await self._supervisor.end(session)
@@ -229,9 +255,10 @@ class Registry:
         del self._sessions[session.identity]
         _refuse(session, SciStreamError(Code.UID_UNKNOWN, uid=session.asked.uid))
         session.reservation.close()
-        session.key, session.state = None, SessionState.RELEASED
-        self._supervisor.tell(session, "session released")
+        session.key = session.change = None
+        session.state = SessionState.RELEASED
         self._supervisor.forget(session)
+        self._supervisor.tell(session, "session released")
 
     def take_over(self, sessions: Iterable[Session]) -> None:
         """Go on with sessions from before a restart."""
@@ -240,6 +267,8 @@ class Registry:
             self._supervisor.write(session)
             if session.state is SessionState.ACTIVE:
                 self._supervisor.watch(session)
+            elif session.state is SessionState.REGISTERED:
+                self._expect_update(session)
             self._supervisor.tell(session, "session taken over", state=session.state.value, why=session.failure or None)
 
     async def close(self) -> None:
@@ -260,37 +289,9 @@ class Registry:
         return len(sessions)
 
 
-def _preferred(sessions: Sequence[Session], direction: Direction) -> Session:
-    return next((session for session in sessions if session.asked.direction is direction), sessions[0])
-
-
 def _refuse(session: Session, error: SciStreamError) -> None:
     """Fail the `req` that waits, if one does."""
     if session.registered is not None and not session.registered.done():
         session.registered.set_exception(error)
         # Retrieved once here: a request whose caller went away reads it no more.
         session.registered.exception()
-
-
-def _bounded(targets: tuple[Endpoint, ...], session: Session) -> tuple[Endpoint, ...]:
-    """Targets that have an entry point each."""
-    if len(targets) > len(session.ports):
-        raise SciStreamError(Code.TOO_MANY_TARGETS, targets=len(targets), entry_points=len(session.ports))
-    return targets
-
-
-def _check(session: Session, change: Update) -> None:
-    """Whether an update can be meant for a session as it stands."""
-    uid, targets = session.asked.uid, change.targets
-    if session.state is SessionState.REQUESTED:
-        raise SciStreamError(Code.SESSION_NOT_REGISTERED, uid=uid, what="the update")
-    if not targets:
-        raise SciStreamError(Code.NO_TARGETS, uid=uid)
-    _bounded(targets, session)
-    if session.state is not SessionState.ACTIVE:
-        return
-    if targets != session.targets:
-        raise SciStreamError(Code.RETARGET_REFUSED, uid=uid, current=spell(session.targets), asked=spell(targets))
-    # After a restart the key is known to the data server only, and cannot be compared.
-    if change.key is not None and session.key is not None and change.key != session.key:
-        raise SciStreamError(Code.TARGET_IN_USE, uid=uid, differences="the session key")

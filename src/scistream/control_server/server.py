@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +18,9 @@ from grpc_reflection.v1alpha import reflection
 from structlog.typing import FilteringBoundLogger
 
 from scistream.control_server import banner, listening
+from scistream.control_server.answering import Reading
 from scistream.control_server.configuration import Settings
-from scistream.control_server.data_servers import Proxies
+from scistream.control_server.data_servers import Proxies, writers_below
 from scistream.control_server.journal import Journal
 from scistream.control_server.judgement import judge
 from scistream.control_server.operations import Operations, ServerIdentity
@@ -30,6 +33,7 @@ from scistream.control_server.supervisor import Supervisor
 from scistream.engines import find_engine
 from scistream.engines.children import raise_descriptor_limit
 from scistream.engines.processes import who_listens
+from scistream.errors import Code, SciStreamError
 from scistream.protocol import control_pb2, control_pb2_grpc, operations_pb2, operations_pb2_grpc
 
 __all__ = ["release_leftovers", "serve"]
@@ -58,7 +62,7 @@ async def serve(settings: Settings, log: FilteringBoundLogger) -> None:
     ending = _signals()
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(StateDirectory(settings.state_directory))
-        server = grpc.aio.server(options=listening.OPTIONS)
+        server = grpc.aio.server(interceptors=[Reading(log)], options=listening.OPTIONS)
         listening.bind(server, settings.address, _credentials(settings))
         registry = await _registry(settings, log, stack)
         reporter = _add_services(server, registry, ServerIdentity(settings, certificate, time.time()), log)
@@ -114,8 +118,10 @@ def _signals() -> asyncio.Future[signal.Signals]:
 async def _registry(settings: Settings, log: FilteringBoundLogger, stack: AsyncExitStack) -> Registry:
     """The registry, with the sessions of the journal in it."""
     directory, engine = settings.state_directory, find_engine(settings.type)
-    journal = Journal(directory / _JOURNAL, _BOOT_ID.read_text().strip())
-    stack.callback(journal.close)
+    with _naming_survivors(directory):
+        journal = Journal(directory / _JOURNAL, _BOOT_ID.read_text().strip())
+        stack.callback(journal.close)
+        journal.records()
     pool = PortPool(settings.listener_ip, settings.port_range, who_listens)
     proxies = Proxies()
     supervisor = Supervisor(journal=journal, directory=directory, data_servers=proxies, log=log)
@@ -123,6 +129,20 @@ async def _registry(settings: Settings, log: FilteringBoundLogger, stack: AsyncE
     recovery = Recovery(journal, pool, proxies, supervisor, engine)
     registry.take_over(await recovery.sessions())
     return registry
+
+
+@contextlib.contextmanager
+def _naming_survivors(directory: Path) -> Iterator[None]:
+    """Who cannot read the journal has to end by hand what it knew: this says which processes."""
+    try:
+        yield
+    except SciStreamError as error:
+        if error.code is not Code.JOURNAL_UNREADABLE or not (pids := writers_below(directory)):
+            raise
+        facts = error.facts | {
+            "reason": f"{error.facts['reason']}; data servers still run: pid {', '.join(map(str, pids))}"
+        }
+        raise SciStreamError(error.code, **facts) from None
 
 
 def _add_services(

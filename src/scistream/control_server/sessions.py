@@ -63,6 +63,8 @@ class Session:
     # Done when the hello has come; None for a session from before a restart.
     registered: asyncio.Future[None] | None = None
     watch: asyncio.Task[None] | None = None
+    # The last update that was granted: who it is from may rely on the session.
+    change: Update | None = field(default=None, repr=False)
     # Held while the data server starts or stops, so that an update and a release take turns.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     ports: tuple[int, ...] = field(init=False)

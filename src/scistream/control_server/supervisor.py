@@ -27,6 +27,13 @@ def spell(endpoints: Iterable[Endpoint]) -> str:
     return ",".join(map(str, endpoints))
 
 
+def _in_words(error: Exception) -> SciStreamError:
+    if isinstance(error, OSError) and error.filename is not None:
+        reason = error.strerror or str(error)
+        return SciStreamError(Code.FILE_UNWRITABLE, path=str(error.filename), reason=reason)
+    return SciStreamError(Code.INTERNAL, words=f"{type(error).__name__}: {error}")
+
+
 class Supervisor:
     """One for a control server. Whoever calls `start` or `end` holds the session's lock.
 
@@ -51,10 +58,10 @@ class Supervisor:
         """Start the data server of a session; of a failed one, anew.
 
         Raises:
-            SciStreamError: what `engines.lifecycle.start` raises; the session is then failed, with its words.
+            SciStreamError: what `engines.lifecycle.start` and `end` raise; the session is then failed, with its words.
         """
         if session.state is SessionState.FAILED:
-            await self.clear(session, session.mark)
+            await self.end(session)
         session.mark, session.failure, session.state = None, "", SessionState.REGISTERED
         session.targets = change.targets
         session.key = change.key if session.engine.encryption is not Encryption.NONE else None
@@ -63,9 +70,8 @@ class Supervisor:
         try:
             with session.reservation.admitted():
                 session.mark = await self._data_servers.start(session.engine, session.plan(self._directory))
-        except SciStreamError as error:
-            self._fail(session, error)
-            raise
+        except Exception as error:
+            raise self._failed(session, error) from None
         session.state = SessionState.ACTIVE
         self.watch(session)
         self.write(session)
@@ -75,19 +81,19 @@ class Supervisor:
         """End the data server, if one runs, and remove its files.
 
         Raises:
-            SciStreamError: DATA_SERVER_STUCK; the session is then failed.
+            SciStreamError: DATA_SERVER_STUCK, FILE_UNWRITABLE, INTERNAL; the session is then failed.
         """
+        # Before the end, which it would call a loss, and whose leader it would reap too early.
         if session.watch is not None:
             session.watch.cancel()
         try:
             await self.clear(session, session.mark)
-        except SciStreamError as error:
-            self._fail(session, error)
-            raise
+        except Exception as error:
+            raise self._failed(session, error) from None
 
     async def clear(self, session: Session, mark: ProcessMark | None) -> None:
         """End what runs of a data server, and remove its files; see `DataServers.stop`."""
-        if not session.targets:
+        if not session.targets and mark is None:
             return  # It never had one.
         # Proving that an entry point is free means to bind it, beside the reservation.
         with session.reservation.admitted():
@@ -117,7 +123,19 @@ class Supervisor:
     def _fail(self, session: Session, error: SciStreamError) -> None:
         session.state, session.failure = SessionState.FAILED, str(error)
         self.tell(session, "session failed", why=str(error))
-        self.write(session)
+        try:
+            self.write(session)
+        except SciStreamError as unwritten:
+            # It must not stand in for what went wrong first; a restart finds the data server dead, or its strays.
+            self.tell(session, "session not written", why=str(unwritten))
+
+    def _failed(self, session: Session, error: Exception) -> SciStreamError:
+        """Note that a session failed, also by what nobody foresaw: it is never taken for one that serves (U28)."""
+        told = error if isinstance(error, SciStreamError) else _in_words(error)
+        if told is not error:
+            self._log.error("unforeseen error", exc_info=error)
+        self._fail(session, told)
+        return told
 
     def register(self, session: Session) -> None:
         """Note that the hello has come: from now on a restart keeps the session.
@@ -144,6 +162,10 @@ class Supervisor:
         """Log an event of a session."""
         uid, direction = session.identity
         self._log.info(event, uid=uid, direction=direction.value, **facts)
+
+    def attend(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Wait for something as long as the control server runs; it is cut off when that ends."""
+        self._begin(waiting, self._watches)
 
     def begin(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
         """Start work that goes on where its caller goes away, so that nothing is left half done."""

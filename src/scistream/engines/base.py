@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, SupportsIndex
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -21,7 +21,7 @@ from scistream.errors import Code, SciStreamError, one_line
 from scistream.protocol import SESSION_KEY_SIZE
 from scistream.terms import Direction, Encryption, Uid, parse_uid
 
-__all__ = ["FILE_KINDS", "Engine", "Installation", "Plan", "Route", "fill", "without_places"]
+__all__ = ["FILE_KINDS", "Engine", "Installation", "Plan", "Route", "SecretText", "fill", "without_places"]
 
 FILE_KINDS: Final = ("ca", "conf", "log", "pid", "psk")
 """Every kind of file that a data server may have."""
@@ -43,6 +43,19 @@ _TEMPLATES: Final = Environment(  # noqa: S701
 def fill(template: str, **values: Any) -> str:
     """Fill in one of the package's templates. Values come from parsed types, never from a caller's text (U07)."""
     return _TEMPLATES.get_template(template).render(values)
+
+
+class SecretText(str):
+    """A text that does not show itself where a traceback or a log prints values; written, it is what it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __getitem__(self, key: SupportsIndex | slice) -> SecretText:
+        # Printers of values cut long texts first.
+        return SecretText(super().__getitem__(key))
 
 
 def without_places(words: str) -> str:

@@ -53,6 +53,16 @@ def last_words(plan: Plan) -> str:
 
 
 def remove_files(plan: Plan) -> None:
-    """Remove whatever files the data server may have left."""
-    for kind in FILE_KINDS:
-        plan.path(kind).unlink(missing_ok=True)
+    """Remove whatever files the data server may have left; one that stays keeps none of the others.
+
+    Raises:
+        SciStreamError: FILE_UNWRITABLE, naming the first that stayed.
+    """
+    failures: list[tuple[Path, OSError]] = []
+    for path in map(plan.path, FILE_KINDS):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            failures.append((path, error))
+    for path, failure in failures:
+        raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=failure.strerror or str(failure))

@@ -70,7 +70,7 @@ async def stop(plan: Plan, mark: ProcessMark, *, engine_title: str, grace: float
     to come free.
 
     Raises:
-        SciStreamError: DATA_SERVER_STUCK.
+        SciStreamError: DATA_SERVER_STUCK; FILE_UNWRITABLE where a file cannot be removed.
     """
     left = await _end(plan, mark, grace) or await _wait_free(plan, grace)
     if left:

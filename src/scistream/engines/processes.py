@@ -82,11 +82,15 @@ class ProcessFacts:
 
     def writes_to(self, path: Path) -> bool:
         """Whether its standard output is this file. False also where this user may not see it."""
+        return self.output() == Path(os.path.realpath(path))
+
+    def output(self) -> Path | None:
+        """The file that is its standard output, also a removed one. None where this user may not see it."""
         try:
             output = (_PROC / str(self.pid) / "fd" / "1").readlink()
         except OSError:
-            return False
-        return str(output).removesuffix(" (deleted)") == os.path.realpath(path)
+            return None
+        return Path(str(output).removesuffix(" (deleted)"))
 
 
 def group_of(leader: int) -> list[ProcessFacts]:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from scistream.addresses import Endpoint
-from scistream.engines.base import Engine, Installation, Plan, fill
+from scistream.engines.base import Engine, Installation, Plan, SecretText, fill
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, Encryption
 
@@ -51,9 +51,9 @@ class Stunnel(Engine):
         if plan.key is None:
             raise SciStreamError(Code.SESSION_KEY_MISSING, uid=plan.uid, engine=self.title)
         client = plan.direction is Direction.OUTBOUND
-        files = {
+        files: dict[Path, str] = {
             plan.path("conf"): fill("stunnel.conf.j2", plan=plan, client=client, address=_address),
-            plan.path("psk"): f"{plan.uid}:{plan.key.hex()}\n",
+            plan.path("psk"): SecretText(f"{plan.uid}:{plan.key.hex()}\n"),
         }
         return files | ({plan.path("ca"): _nobodys_certificate()} if client else {})
 

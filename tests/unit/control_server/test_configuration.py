@@ -193,3 +193,20 @@ def test_the_digest_is_that_of_all_settings_but_the_secret():
     assert settings({"client_secret": "hunter2"}).digest() == digest
     others = ({"port_range": "5100-5201"}, {"hello_timeout": 181}, {"log_file": "x"}, {"insecure_no_auth": True})
     assert len({digest, *(settings(other).digest() for other in others)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("a\0b", "a path holds no null character"), ("~no-such-user-here/x", "there is no such user")],
+)
+def test_a_path_that_cannot_be_one_is_named(value, words):
+    error = refused({"state_directory": value})
+    assert (error.code, error.facts["key"], error.facts["reason"]) == (Code.BAD_CONFIGURATION, "state_directory", words)
+    assert error.facts["source"] == "option --state-directory"
+
+
+def test_a_file_that_lies_too_deep_is_refused_in_words(toml):
+    path = toml("port = " + "[" * 20_000 + "]" * 20_000)
+    with pytest.raises(SciStreamError, match="too deep") as raised:
+        settings(config=path)
+    assert raised.value.code is Code.CONFIGURATION_UNREADABLE

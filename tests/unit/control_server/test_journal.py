@@ -90,3 +90,32 @@ def test_a_directory_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SciStreamError, match="No such file") as raised:
         Journal(tmp_path / "none" / "journal.sqlite3", "boot-1")
     assert raised.value.code is Code.JOURNAL_UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("ports", "[-1, 22101]", "its ports are"),
+        ("ports", '["22100", "22101"]', "its ports are"),
+        ("ports", "7", "is no list"),
+        ("ports", "{", "Expecting"),
+        ("targets", "[]", "it runs and has no targets"),
+        ("targets", "[7]", "is damaged"),
+        ("targets", '["x"]', "not an address"),
+        ("stem", "../../etc/passwd", "begins no file names"),
+        ("uid", "../x", "not a uid"),
+        ("bound_host", "gateway", "does not appear to be"),
+        ("state", "odd", "odd"),
+        ("connections", 0, "connections"),
+        ("pid", -1, "its process is -1"),
+    ],
+)
+def test_a_row_that_nobody_wrote_is_damage(path, column, value, words):
+    journal = Journal(path, "boot-1")
+    journal.put(RECORD)
+    with sqlite3.connect(path) as database:
+        database.execute(f"UPDATE sessions SET {column} = ?", (value,))  # noqa: S608 - the names above
+    with pytest.raises(SciStreamError, match="its row of session") as raised:
+        journal.records()
+    assert raised.value.code is Code.JOURNAL_UNREADABLE
+    assert words in str(raised.value)

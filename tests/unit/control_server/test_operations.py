@@ -21,7 +21,7 @@ async def abort(status, words, trailing_metadata) -> None:
     raise AbortedError(SciStreamError.from_wire(dict(trailing_metadata)[ERROR_METADATA]).code)
 
 
-CALL = SimpleNamespace(peer=lambda: "ipv4:127.0.20.1:41000", abort=abort)
+CALL = SimpleNamespace(done=lambda: False, cancelled=lambda: False, peer=lambda: "ipv4:127.0.20.1:41000", abort=abort)
 
 
 def test_both_reads_show_the_callers_sessions_only(site_factory, monkeypatch):

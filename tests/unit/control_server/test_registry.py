@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 import pytest
 
 from scistream.addresses import Endpoint
+from scistream.control_server.registry import Patience
 from scistream.control_server.sessions import Update
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, SessionState, Uid
@@ -430,7 +431,7 @@ def test_an_update_that_waits_for_a_release_finds_no_session(site_factory):
     run(work)
 
 
-def test_an_update_whose_client_went_away_is_finished(site_factory, settle):
+def test_an_update_whose_client_went_away_leaves_nothing_half_made(site_factory, settle):
     async def work():
         site = site_factory()
         session = await site.register("one")
@@ -440,9 +441,116 @@ def test_an_update_whose_client_went_away_is_finished(site_factory, settle):
         update.cancel()
         site.data_servers.gate.set()
         await settle()
-        assert session.state is SessionState.ACTIVE
+        assert session.state is SessionState.RELEASED
+        assert site.is_empty
+
+    run(work)
+
+
+def test_a_session_whose_update_another_caller_relies_on_stays(site_factory, settle):
+    async def work():
+        site = site_factory()
+        session = await site.register("one")
+        site.data_servers.gate.clear()
+        first, second = (asyncio.ensure_future(site.update("one")) for _ in range(2))
+        await settle()
+        first.cancel()
+        site.data_servers.gate.set()
+        await settle()
+        assert (await second).state is SessionState.ACTIVE
+        assert site.registry.sessions() == [session]
+
+    run(work)
+
+
+def test_a_registered_session_whose_update_does_not_come_is_released(site_factory, settle):
+    async def work():
+        site = site_factory()
+        await site.open("active")
+        session = await site.register("one")
+        site.registry._patience = Patience(hello=0)
+        site.registry._expect_update(session)
+        site.registry._expect_update(site.registry.find(Uid("active"))[0])
+        await settle()
+        assert session.state is SessionState.RELEASED
+        assert [each.asked.uid for each in site.registry.sessions()] == ["active"]
+
+    run(work)
+
+
+def test_after_a_restart_too_a_registered_session_is_not_kept_for_ever(site_factory, settle):
+    async def work():
+        before = site_factory()
+        await before.register("one")
+        await before.registry.close()
+        after = site_factory(hello=0)
+        await after.recover()
+        await settle()
+        assert after.is_empty
+
+    run(work)
+
+
+class Unwritable:
+    """A log that raises."""
+
+    def info(self, event, **facts):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_log_that_raises_keeps_no_port_and_no_record(site_factory):
+    async def work():
+        site = site_factory()
+        session = await site.open("one")
+        site.supervisor._log = Unwritable()
+        with pytest.raises(BrokenPipeError):
+            await site.ask("two")
+        assert site.registry.sessions() == [session]
+        assert site.pool.taken == set(session.ports)
+        with pytest.raises(BrokenPipeError):
+            await site.registry.release(Uid("one"))
+        assert site.is_empty
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "words"),
+    [
+        (IsADirectoryError(21, "Is a directory", "/x/one.psk"), Code.FILE_UNWRITABLE, "/x/one.psk cannot be written"),
+        (ValueError("of some kind"), Code.INTERNAL, "ValueError: of some kind"),
+    ],
+)
+def test_u28_a_release_that_meets_an_unforeseen_error_leaves_no_false_success(site_factory, failure, code, words):
+    async def work():
+        site = site_factory()
+        session = await site.open("one")
+        site.data_servers.stuck = failure
+        with pytest.raises(SciStreamError, match=words) as raised:
+            await site.registry.release(Uid("one"))
+        assert code_of(raised) is code
+        assert session.state is SessionState.FAILED
+        assert words in session.failure
+        with pytest.raises(SciStreamError, match=words):
+            await site.update("one")
+        assert session.state is SessionState.FAILED
+        site.data_servers.stuck = None
+        assert (await site.update("one")).state is SessionState.ACTIVE
         await site.registry.release(Uid("one"))
         assert site.is_empty
+
+    run(work)
+
+
+def test_a_failure_is_told_also_where_the_journal_cannot_be_written(site_factory):
+    async def work():
+        site = site_factory()
+        session = await site.open("one")
+        site.data_servers.stuck = ValueError("of some kind")
+        site.journal.close()
+        with pytest.raises(SciStreamError, match="of some kind"):
+            await site.registry.release(Uid("one"))
+        assert session.state is SessionState.FAILED
 
     run(work)
 

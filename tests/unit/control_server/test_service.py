@@ -25,8 +25,14 @@ class Call:
     def __init__(self, **metadata) -> None:
         self._metadata = tuple(metadata.items())
         self.status: grpc.StatusCode | None = None
+        self.gone = False
         self.words = ""
         self.error: SciStreamError | None = None
+
+    def done(self) -> bool:
+        return self.gone
+
+    cancelled = done
 
     def peer(self) -> str:
         return "ipv6:%5B::1%5D:41000"
@@ -195,6 +201,40 @@ def test_u61_an_unforeseen_error_is_told_as_one_and_logged(site_factory):
         assert (call.status, call.error.code) == (grpc.StatusCode.INTERNAL, Code.INTERNAL)
         assert "TypeError" in call.words
         (event,) = site.calls.entries
-        assert (event["event"], event["log_level"], event["peer"]) == ("unforeseen error", "error", "ipv6:[::1]:41000")
+        assert (event["event"], event["code"], event["peer"]) == ("call refused", "INTERNAL", "ipv6:[::1]:41000")
+        (event,) = (entry for entry in site.events.entries if entry["log_level"] == "error")
+        assert (event["event"], type(event["exc_info"])) == ("unforeseen error", TypeError)
+        (session,) = site.registry.sessions()
+        assert session.state is SessionState.FAILED
+
+    asyncio.run(work())
+
+
+def test_a_caller_that_is_gone_is_told_nothing(site_factory):
+    async def work():
+        call = Call()
+        call.gone = True
+        with pytest.raises(asyncio.CancelledError):
+            await service_of(site_factory()).req(wire.Request(uid="../x"), call)
+        assert call.status is None
+
+    asyncio.run(work())
+
+
+def test_huge_numbers_of_targets_are_refused_unread(site_factory, settle):
+    async def work():
+        site = site_factory()
+        service = service_of(site)
+        request = site.ask("one")
+        await settle()
+        # The first would be refused as an address, if it was read.
+        hello = wire.Hello(uid="one", role="PROD", prod_listeners=["no address," + "t.example:1," * 2000])
+        call = await refusal(service.hello, hello)
+        assert (call.error.code, call.error.facts["targets"]) == (Code.TOO_MANY_TARGETS, 2002)
+        hello = wire.Hello(uid="one", role="PROD", prod_listeners=["t.example:1", "t.example:2"])
+        call = await refusal(service.hello, hello)
+        assert (call.error.code, call.error.facts["entry_points"]) == (Code.TOO_MANY_TARGETS, 1)
+        assert not request.done()
+        request.cancel()
 
     asyncio.run(work())
