@@ -28,12 +28,14 @@ async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     await reader.read(1)
 
 
-async def rest(reader: asyncio.StreamReader) -> bytes:
-    """What comes until the end, be it a reset."""
+async def answer(bench: Any, entry_point: Endpoint, said: bytes = b"") -> bytes:
+    """What an application gets until the end, be it a reset: a refused stream may have it at the connect."""
     got = b""
     with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65536):
-            got += data
+        async with bench.connected(entry_point) as (reader, writer):
+            writer.write(said)
+            while data := await reader.read(65536):
+                got += data
     return got
 
 
@@ -85,9 +87,7 @@ def test_u01_plain_text_is_refused(bench: Any) -> None:
         async with bench.serving(greet) as target:
             plan = bench.plan((bench.address(), target))
             async with bench.running(STUNNEL, plan):
-                async with bench.connected(plan.routes[0].entry_point) as (reader, writer):
-                    writer.write(b"GET / HTTP/1.0\r\n\r\n")
-                    got = await rest(reader)
+                got = await answer(bench, plan.routes[0].entry_point, b"GET / HTTP/1.0\r\n\r\n")
                 return got, await bench.log(plan, "SSL_accept")
 
     got, log = asyncio.run(main())
@@ -105,8 +105,7 @@ def test_u01_gateways_with_different_keys_carry_nothing(bench: Any) -> None:
                 key=secrets.token_bytes(32),
             )
             async with bench.running(STUNNEL, inbound), bench.running(STUNNEL, outbound):
-                async with bench.connected(outbound.routes[0].entry_point) as (reader, _):
-                    got = await rest(reader)
+                got = await answer(bench, outbound.routes[0].entry_point)
                 return got, await bench.log(inbound, "binder"), await bench.log(outbound, "SSL_connect")
 
     got, inbound_log, outbound_log = asyncio.run(main())
@@ -152,9 +151,7 @@ def test_u01_a_server_with_a_certificate_in_place_of_the_key_is_refused(bench: A
         plan = outbound_to(bench, bench.address())
         with impostor(tmp_path, plan.routes[0].target, heard):
             async with bench.running(STUNNEL, plan):
-                async with bench.connected(plan.routes[0].entry_point) as (reader, writer):
-                    writer.write(b"for the gateway's eyes only")
-                    assert await rest(reader) == b""
+                assert await answer(bench, plan.routes[0].entry_point, b"for the gateway's eyes only") == b""
                 return await bench.log(plan, "verify failed")
 
     log = asyncio.run(main())
