@@ -11,7 +11,7 @@ from typing import Self
 from scistream.errors import Code, SciStreamError
 from scistream.terms import MAX_CONNECTIONS
 
-__all__ = ["Endpoint", "PortRange", "parse_endpoints", "parse_host"]
+__all__ = ["Endpoint", "PortRange", "parse_endpoints", "parse_host", "parse_ports"]
 
 # RFC 1123, section 2.1: labels of letters, digits and inner hyphens; underscores occur in real inventories.
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)", re.ASCII)
@@ -47,6 +47,20 @@ def _parse_port(text: str, whole: str) -> int:
     if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= 65535:
         raise SciStreamError(Code.BAD_ADDRESS, address=whole, reason=f"{text!r} is not a port from 1 to 65535")
     return int(text)
+
+
+def parse_ports(text: str) -> tuple[int, ...]:
+    """Read ports with commas between, as in `5074,5075`; each at most once, MAX_CONNECTIONS at most.
+
+    Raises:
+        SciStreamError: BAD_ADDRESS.
+    """
+    ports = tuple(_parse_port(word.strip(), text) for word in text.split(","))
+    if len(set(ports)) != len(ports):
+        raise SciStreamError(Code.BAD_ADDRESS, address=text, reason="a port is named twice")
+    if len(ports) > MAX_CONNECTIONS:
+        raise SciStreamError(Code.BAD_ADDRESS, address=text, reason=f"it names more than {MAX_CONNECTIONS} ports")
+    return ports
 
 
 @dataclass(frozen=True, order=True)

@@ -39,11 +39,13 @@ class Code(enum.StrEnum):
     ALREADY_RUNNING = "ALREADY_RUNNING"
     APPLICATION_FAILED = "APPLICATION_FAILED"
     AUTHENTICATION_REFUSED = "AUTHENTICATION_REFUSED"
+    AUTHENTICATION_REQUIRED = "AUTHENTICATION_REQUIRED"
     AUTHENTICATION_UNAVAILABLE = "AUTHENTICATION_UNAVAILABLE"
     AUTHENTICATION_UNDECIDED = "AUTHENTICATION_UNDECIDED"
     BAD_ADDRESS = "BAD_ADDRESS"
     BAD_CONFIGURATION = "BAD_CONFIGURATION"
     BAD_CONNECTIONS = "BAD_CONNECTIONS"
+    BAD_LEASE = "BAD_LEASE"
     BAD_MESSAGE = "BAD_MESSAGE"
     BAD_NAME = "BAD_NAME"
     BAD_PORT_RANGE = "BAD_PORT_RANGE"
@@ -51,6 +53,7 @@ class Code(enum.StrEnum):
     BAD_ROLE = "BAD_ROLE"
     BAD_SESSION_KEY = "BAD_SESSION_KEY"
     BAD_TICKET = "BAD_TICKET"
+    BAD_TOKEN_STORE = "BAD_TOKEN_STORE"
     BAD_UID = "BAD_UID"
     BAD_USAGE = "BAD_USAGE"
     CERTIFICATE_EXPIRED = "CERTIFICATE_EXPIRED"
@@ -87,27 +90,36 @@ class Code(enum.StrEnum):
     JOURNAL_UNREADABLE = "JOURNAL_UNREADABLE"
     LEFT_BEHIND = "LEFT_BEHIND"
     LISTEN_ADDRESS_FOREIGN = "LISTEN_ADDRESS_FOREIGN"
+    LOGIN_FAILED = "LOGIN_FAILED"
+    LOGIN_WANTED = "LOGIN_WANTED"
+    NOT_OWNER = "NOT_OWNER"
     NOT_RUNNING = "NOT_RUNNING"
     NO_TARGETS = "NO_TARGETS"
     OLD_CONTROL_SERVER = "OLD_CONTROL_SERVER"
     OUTPUT_UNWRITABLE = "OUTPUT_UNWRITABLE"
     PLAIN_TEXT_SERVER = "PLAIN_TEXT_SERVER"
     PORTS_EXHAUSTED = "PORTS_EXHAUSTED"
+    PORT_NOT_OFFERED = "PORT_NOT_OFFERED"
+    PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
     RETARGET_REFUSED = "RETARGET_REFUSED"
     SECRET_EXPOSED = "SECRET_EXPOSED"
     SESSION_KEY_MISSING = "SESSION_KEY_MISSING"
+    SESSION_NOT_ACTIVE = "SESSION_NOT_ACTIVE"
     SESSION_NOT_REGISTERED = "SESSION_NOT_REGISTERED"
     SITE_SECRET_UNREADABLE = "SITE_SECRET_UNREADABLE"
+    STATE_DIRECTORY_FULL = "STATE_DIRECTORY_FULL"
     STATE_DIRECTORY_TAKEN = "STATE_DIRECTORY_TAKEN"
     STREAM_DAMAGED = "STREAM_DAMAGED"
     TARGET_IN_USE = "TARGET_IN_USE"
     TICKET_WANTED = "TICKET_WANTED"
     TLS_SERVER = "TLS_SERVER"
     TOKEN_EXPOSED = "TOKEN_EXPOSED"
+    TOKEN_REFUSED = "TOKEN_REFUSED"
     TOO_MANY_TARGETS = "TOO_MANY_TARGETS"
     UID_EXISTS = "UID_EXISTS"
     UID_UNKNOWN = "UID_UNKNOWN"
     UNSUPPORTED_HERE = "UNSUPPORTED_HERE"
+    WATCH_TOO_SLOW = "WATCH_TOO_SLOW"
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,7 @@ class Entry:
 # (draft code, gRPC status, exit code): the classes that the draft's list (faults table, end) comes in.
 _FORMAT: Final = ("BAD_FORMAT", "INVALID_ARGUMENT", ExitCode.BAD_INPUT)
 _AUTH: Final = ("AUTH_ERROR", "UNAUTHENTICATED", ExitCode.AUTHENTICATION)
+_FORBIDDEN: Final = ("AUTH_ERROR", "PERMISSION_DENIED", ExitCode.AUTHENTICATION)
 _UNKNOWN_UID: Final = ("INVALID_UID", "NOT_FOUND", ExitCode.SESSION)
 _KNOWN_UID: Final = ("INVALID_UID", "ALREADY_EXISTS", ExitCode.SESSION)
 _STATE: Final = ("SERVER_ERR", "FAILED_PRECONDITION", ExitCode.SESSION)
@@ -161,6 +174,13 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "put a token that is good there into the environment as SCISTREAM_TOKEN",
         *_AUTH,
     ),
+    Code.AUTHENTICATION_REQUIRED: Entry(
+        "the call carries no token, and the control server {server} wants one for {scope}",
+        "nobody logged in here, or the token was not handed on",
+        "log in: s2uc login --scope {scope}; or put a token into the environment as SCISTREAM_TOKEN",
+        *_AUTH,
+        deployed="Authentication token is invalid for scope {scope}",
+    ),
     Code.AUTHENTICATION_UNAVAILABLE: Entry(
         "this control server cannot check tokens yet, and a client secret was given",
         "token introspection is not built",
@@ -190,6 +210,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "{number} connections (num_conn) were asked for, allowed are 1 to {limit}",
         "each connection is an entry point of its own and takes one port of the pool",
         "ask for as many entry points as the application has sockets; one entry point carries many connections",
+        *_FORMAT,
+    ),
+    Code.BAD_LEASE: Entry(
+        "a lease of {lease} cannot be had: {reason}",
+        "a lease is a number of seconds, and the control server's operator bounds it",
+        "ask for less, or renew it in time: s2uc renew UID",
         *_FORMAT,
     ),
     Code.BAD_MESSAGE: Entry(
@@ -233,6 +259,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "a ticket is the file that the inbound end of a stream wrote",
         "open the inbound session again with --ticket, and copy the file here unchanged",
         *_FORMAT,
+    ),
+    Code.BAD_TOKEN_STORE: Entry(
+        "the token store {path} cannot be used: {reason}",
+        "it is damaged, or others than its owner can read it",
+        "remove it and log in again: s2uc logout, then s2uc login --scope SCOPE",
+        *_AUTH,
     ),
     Code.BAD_UID: Entry(
         "{uid!r} is not a uid",
@@ -458,6 +490,24 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "choose one of the host's addresses (ip address) with --listener-ip, and a port above 1023",
         *_STATE,
     ),
+    Code.LOGIN_FAILED: Entry(
+        "the login at {provider} failed: {reason}",
+        "the code was mistyped or is too old, or the provider does not know this client",
+        "try again: s2uc login --scope {scope}",
+        *_AUTH,
+    ),
+    Code.LOGIN_WANTED: Entry(
+        "there is no token for {scope} on this machine",
+        "nobody logged in here, or the login has ended and cannot be refreshed",
+        "log in: s2uc login --scope {scope}",
+        *_AUTH,
+    ),
+    Code.NOT_OWNER: Entry(
+        "session {uid} belongs to somebody else",
+        "it was opened with another identity",
+        "log in as its owner (s2uc check-auth tells who you are), or ask the gateway's operator",
+        *_FORBIDDEN,
+    ),
     Code.NOT_RUNNING: Entry(
         "no control server runs with the state directory {directory}",
         "it was never started, or it ended",
@@ -497,6 +547,18 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "release sessions that are done, or widen --port-range",
         *_RESOURCE,
     ),
+    Code.PORT_NOT_OFFERED: Entry(
+        "port {port} was asked for, and this control server offers {range}",
+        "entry points lie in the range that the gateway's operator opened",
+        "name ports of {range}, or none and take what is free",
+        *_FORMAT,
+    ),
+    Code.PROVIDER_UNAVAILABLE: Entry(
+        "the identity provider {provider} did not say whether the token is good: {reason}",
+        "it is down or slow, or this gateway cannot reach it",
+        "try again in a moment; running streams go on",
+        *_CONNECTION,
+    ),
     Code.RETARGET_REFUSED: Entry(
         "session {uid} runs towards {current}, and {asked} was asked for",
         "a running session keeps its targets",
@@ -516,6 +578,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "use s2uc of this project, and hand --ticket FILE from the inbound to the outbound end",
         *_STATE,
     ),
+    Code.SESSION_NOT_ACTIVE: Entry(
+        "session {uid} is {state}, and {what} is for active ones",
+        "its data server does not run",
+        "see why: s2uc status {uid}",
+        *_STATE,
+    ),
     Code.SESSION_NOT_REGISTERED: Entry(
         "session {uid} waits for its hello, and {what} came first",
         "the application's end was not registered yet",
@@ -527,6 +595,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "named sessions get their uid from the name and this file",
         "restore it, or remove it: a new one is made, and names then give other uids",
         *_FORMAT,
+    ),
+    Code.STATE_DIRECTORY_FULL: Entry(
+        "the state directory {directory} has no room: {reason}",
+        "the disk is full, or a quota is reached",
+        "make room there; running streams go on, and new ones are taken as soon as there is some",
+        *_RESOURCE,
     ),
     Code.STATE_DIRECTORY_TAKEN: Entry(
         "the state directory {directory} is held by the control server with pid {pid}",
@@ -564,6 +638,14 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "say - in its place and put it into the environment as SCISTREAM_TOKEN; --compat takes it as it is",
         *_FORMAT,
     ),
+    Code.TOKEN_REFUSED: Entry(
+        "Authentication token is invalid for scope {scope}: {reason}",
+        "it has expired, was revoked, or was issued for another control server or purpose",
+        "verify it: s2uc check-auth --scope {scope}; authenticate again: s2uc login --scope {scope}; see that the "
+        "control server has the right client id",
+        *_AUTH,
+        deployed="Authentication token is invalid for scope {scope}",
+    ),
     Code.TOO_MANY_TARGETS: Entry(
         "more targets were named ({targets}) than there are entry points ({entry_points})",
         "each target needs an entry point of its own",
@@ -589,6 +671,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "this version does not have it",
         "{alternative}",
         *_UNSUPPORTED,
+    ),
+    Code.WATCH_TOO_SLOW: Entry(
+        "the watcher fell behind: {waiting} events wait for it",
+        "its connection or its terminal is slower than what happens",
+        "watch again; the state of every session is told first",
+        *_RESOURCE,
     ),
 }
 

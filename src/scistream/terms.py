@@ -6,6 +6,7 @@ Source of the aliases: protocol reference (Service, Commands and options) and gu
 from __future__ import annotations
 
 import enum
+import math
 import re
 from typing import Final, NewType
 
@@ -17,6 +18,8 @@ __all__ = [
     "DEFAULT_RATE",
     "HELLO_TIMEOUT",
     "MAX_CONNECTIONS",
+    "MAX_LEASE",
+    "MAX_RATE",
     "MOCK_UID",
     "NO_AUTH",
     "OLD_NO_AUTH",
@@ -26,6 +29,7 @@ __all__ = [
     "Uid",
     "parse_connections",
     "parse_direction",
+    "parse_lease",
     "parse_rate",
     "parse_uid",
 ]
@@ -36,6 +40,10 @@ DEFAULT_PORT_RANGE: Final = "5100-5200"
 DEFAULT_RATE: Final = 10000
 # Entry points that one session may ask for; a pool is the tighter bound in practice.
 MAX_CONNECTIONS: Final = 1024
+# Wire: int32.
+MAX_RATE: Final = 2**31 - 1
+# Seconds: ten years, after which it might as well have no end.
+MAX_LEASE: Final = 315_360_000.0
 # Seconds that a `req` waits for its `hello` (protocol, Order of calls, 1).
 HELLO_TIMEOUT: Final = 180.0
 # The fixed uid of `--mock True`. It is published, so nothing secret may ever be derived from it (U06).
@@ -48,8 +56,6 @@ OLD_NO_AUTH: Final = "INVALID_TOKEN"
 Uid = NewType("Uid", str)
 
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
-# Wire: int32.
-_MAX_RATE: Final = 2**31 - 1
 
 
 class Direction(enum.Enum):
@@ -77,6 +83,7 @@ class SessionState(enum.Enum):
     REQUESTED = "requested"
     REGISTERED = "registered"
     ACTIVE = "active"
+    DRAINING = "draining"
     RELEASED = "released"
     FAILED = "failed"
 
@@ -129,6 +136,23 @@ def parse_rate(rate: int) -> int:
     Raises:
         SciStreamError: BAD_RATE.
     """
-    if not 1 <= rate <= _MAX_RATE:
-        raise SciStreamError(Code.BAD_RATE, rate=rate, limit=_MAX_RATE)
+    if not 1 <= rate <= MAX_RATE:
+        raise SciStreamError(Code.BAD_RATE, rate=rate, limit=MAX_RATE)
     return rate
+
+
+def parse_lease(text: str) -> float:
+    """Read how long a session shall last, in seconds: 0 for no end, else 1 to MAX_LEASE.
+
+    Raises:
+        SciStreamError: BAD_LEASE.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if seconds == 0 or 1 <= seconds <= MAX_LEASE:
+        return seconds
+    raise SciStreamError(
+        Code.BAD_LEASE, lease=repr(text), reason=f"it is 0 for no end, or 1 to {MAX_LEASE:.0f} seconds"
+    )

@@ -19,6 +19,7 @@ _LAYERS = {
     "protocol": 1,
     "certificates": 1,
     "engines": 2,
+    "auth": 2,
     "control_server": 3,
     "client": 3,
     "cli": 4,

@@ -46,10 +46,22 @@ _SETTINGS: Final = options_of(
     _option("--ssl", "BOOL", "False: the control channel is plain text. [True]", is_flag=False, flag_value="True"),
     _flag("--insecure-no-auth", text="Whoever reaches the control port may open streams."),
     _flag("--compat", text="The deployed tool's defaults; with them authentication is off. Not from the environment."),
-    _option("--client-id", "ID", "Accepted; token introspection is not built yet."),
-    _option("--client-secret", "SECRET", "Refused here, where others can read it, and elsewhere until it is built."),
+    _option("--client-id", "ID", "This control server's identity at the provider, which tokens are checked with."),
+    _option("--client-secret", "SECRET", "Refused here, where others can read it: see client_secret in the docs."),
+    _option("--provider", "URL", "The issuer whose tokens are accepted. [https://auth.globus.org]"),
+    _option("--introspection-url", "URL", "Where tokens are checked (RFC 7662). [as the provider says]"),
+    _option("--audience", "ID", "Whom tokens have to be for. [the client id]"),
+    _option("--scope", "SCOPE", "What tokens have to be good for. [https://auth.globus.org/scopes/ID/scistream]"),
+    _option("--operators", "SUBJECTS", "Who may see and change everybody's sessions, with commas between."),
     _option("--hello-timeout", "SECONDS", "How long a request waits for its hello, and then for its update. [180]"),
+    _option("--lease", "SECONDS", "How long a session lasts that asks for nothing else; 0: no end. [0]"),
+    _option("--longest-lease", "SECONDS", "The longest lease that can be asked for; 0: no end. [0]"),
+    _option("--quarantine", "SECONDS", "How long a released port is given to nobody. [1]"),
+    _option("--metrics-port", "PORT", "Serve Prometheus metrics there; 0: nowhere. [0]"),
+    _option("--metrics-ip", "IP", "Address of the metrics port. [127.0.0.1]"),
     _option("--log-file", "FILE", "Log there in place of stderr."),
+    _option("--log-format", "plain|json", "Lines for people, or one JSON object a line. [plain]"),
+    _option("--audit-file", "FILE", "Record there who did what to which session. [nowhere]"),
     _flag("--verbose", "-v", text="Log debugging events as well."),
     _PLACE,
 )
@@ -165,7 +177,7 @@ def _release_leftovers(settings: Settings) -> int:
     import asyncio
 
     from scistream.control_server.logs import open_log
-    from scistream.control_server.server import release_leftovers
+    from scistream.control_server.restoring import release_leftovers
 
     return asyncio.run(release_leftovers(settings, open_log(settings.log_file, verbose=settings.verbose)))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
 import grpc
@@ -13,35 +15,111 @@ import structlog
 from google.protobuf.message import DecodeError
 from structlog.typing import FilteringBoundLogger
 
-from scistream.errors import Code, SciStreamError
-from scistream.protocol import ERROR_METADATA
-from scistream.terms import NO_AUTH
+from scistream.auth import Verifier
+from scistream.control_server.callers import Caller
+from scistream.errors import Code, SciStreamError, one_line
+from scistream.protocol import AUTHORIZATION, ERROR_METADATA
+from scistream.terms import NO_AUTH, OLD_NO_AUTH
 
-__all__ = ["Context", "Reading", "answering", "metadata_bytes", "metadata_text", "owner_of"]
+__all__ = ["Call", "Calls", "Context", "Observer", "Reading", "metadata_bytes", "metadata_text"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _STATUS: Final = {status.name: status for status in grpc.StatusCode}
 
 
-def owner_of(context: Context) -> str:
-    """Whose sessions the caller may see and change: with authentication off, everybody's."""
-    return NO_AUTH
+@dataclass
+class Call:
+    """A call that was answered, for those who count and record.
+
+    `uid` and `direction` are as the caller said them, made printable, and empty where the call has none. `owner` is
+    empty where the caller was not recognised. `code` is the error's, or None where all went well, `seconds` the time
+    that it took.
+    """
+
+    name: str
+    peer: str
+    uid: str = ""
+    direction: str = ""
+    owner: str = ""
+    code: Code | None = None
+    seconds: float = 0.0
 
 
-@contextlib.asynccontextmanager
-async def answering(context: Context, log: FilteringBoundLogger, call: str) -> AsyncIterator[None]:
-    """The frame of a call: its events carry the caller's address, its failure becomes a status with the error in it."""
-    structlog.contextvars.bind_contextvars(peer=unquote(context.peer()))
-    try:
-        yield
-        log.debug("call answered", call=call)
-    except SciStreamError as error:
-        log.warning("call refused", call=call, code=str(error.code), why=str(error))
-        await _abort(context, error)
-    except Exception as error:
-        log.exception("unforeseen error", call=call)
-        await _abort(context, SciStreamError(Code.INTERNAL, words=f"{type(error).__name__}: {error}"))
+class Observer(Protocol):
+    """Who wants to know of every call; it must not fail."""
+
+    def __call__(self, call: Call) -> None:
+        """Take note of a call that has ended."""
+
+
+class Calls:
+    """The frame of all calls of all services.
+
+    Args:
+        log: where calls are told.
+        verifier: who tells whose token it is.
+        operators: subjects who may see and change everybody's sessions.
+        observers: told of every call, as it ends.
+    """
+
+    def __init__(
+        self,
+        log: FilteringBoundLogger,
+        verifier: Verifier,
+        *,
+        operators: Collection[str] = (),
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._log = log
+        self.verifier = verifier
+        self._operators = frozenset(operators)
+        self._observers = observers
+
+    @contextlib.asynccontextmanager
+    async def answering(self, context: Context, name: str, request: Any = None) -> AsyncIterator[Caller]:
+        """Inside, the caller is known; a failure becomes a status with the error in it.
+
+        Authentication comes first, before anything of the request is looked at (U11).
+        """
+        peer = unquote(context.peer())
+        call = Call(name, peer, *_named(request))
+        structlog.contextvars.bind_contextvars(peer=peer)
+        begun = time.monotonic()
+        try:
+            caller = await self._authenticate(context)
+            call.owner = caller.owner
+            yield caller
+            self._log.debug("call answered", call=name)
+        except SciStreamError as error:
+            call.code = error.code
+            self._log.warning("call refused", call=name, code=str(error.code), why=str(error))
+            await _abort(context, error)
+        except Exception as error:
+            call.code = Code.INTERNAL
+            self._log.exception("unforeseen error", call=name)
+            await _abort(context, SciStreamError(Code.INTERNAL, words=f"{type(error).__name__}: {error}"))
+        finally:
+            call.seconds = time.monotonic() - begun
+            for observer in self._observers:
+                observer(call)
+
+    async def _authenticate(self, context: Context) -> Caller:
+        identity = await self.verifier.verify(_token(context))
+        return Caller(identity, is_operator=identity.subject in self._operators)
+
+
+def _named(request: Any) -> tuple[str, str]:
+    direction = getattr(request, "direction", None) or getattr(request, "role", "")
+    return one_line(getattr(request, "uid", ""), 64), one_line(direction, 16)
+
+
+def _token(context: Context) -> str | None:
+    """The token of a call, in the raw form and in that of RFC 6750 (U14); the deployed placeholder is none."""
+    text = (metadata_text(context, AUTHORIZATION) or "").strip()
+    scheme, _, rest = text.partition(" ")
+    token = rest.strip() if scheme.lower() == "bearer" else text
+    return None if token in {"", NO_AUTH, OLD_NO_AUTH} else token
 
 
 async def _abort(context: Context, error: SciStreamError) -> None:
@@ -59,8 +137,8 @@ async def _abort(context: Context, error: SciStreamError) -> None:
 class Reading(grpc.aio.ServerInterceptor):
     """Reads the requests of all calls with one answer; bytes that are no message of ours get words of ours."""
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
-        self._log = log
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
 
     async def intercept_service(
         self,
@@ -78,7 +156,7 @@ class Reading(grpc.aio.ServerInterceptor):
             try:
                 request = handler.request_deserializer(data)
             except DecodeError:
-                async with answering(context, self._log, call):
+                async with self._calls.answering(context, call):
                     raise SciStreamError(Code.BAD_MESSAGE, call=call) from None
             return await handler.unary_unary(request, context)
 

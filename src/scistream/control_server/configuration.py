@@ -8,14 +8,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, SecretStr, ValidationError
 
 from scistream.addresses import Endpoint, PortRange
 from scistream.engines import find_engine
 from scistream.errors import Code, SciStreamError
-from scistream.terms import DEFAULT_CONTROL_PORT, DEFAULT_PORT_RANGE, HELLO_TIMEOUT
+from scistream.terms import DEFAULT_CONTROL_PORT, DEFAULT_PORT_RANGE, HELLO_TIMEOUT, MAX_LEASE
 
 __all__ = ["ENVIRONMENT_PREFIX", "Settings", "Surroundings", "load", "read_file"]
 
@@ -26,7 +26,7 @@ _SECRETS: Final = frozenset({"client_secret"})
 # `SCISTREAM_COMPAT` asks the clients for the deployed words, and is in many a user's profile: it must not turn
 # authentication off.
 _NOT_IN_ENVIRONMENT: Final = frozenset({"compat"})
-_PATHS: Final = frozenset({"log_file", "server_crt", "server_key", "state_directory"})
+_PATHS: Final = frozenset({"audit_file", "log_file", "server_crt", "server_key", "state_directory"})
 
 
 # What is wanted, by the beginnings of the validator's words for what is wrong.
@@ -57,11 +57,22 @@ def _engine(word: object) -> str:
     return find_engine(str(word)).name
 
 
+def _words(value: object) -> tuple[str, ...]:
+    words = value.split(",") if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        raise ValueError("it is a list of texts, or one text with commas between")
+    return tuple(word.strip() for word in words if word.strip())
+
+
 class Settings(BaseModel):
     """What a control server is told.
 
     Keys and defaults are those of the deployed tool (protocol reference, Commands and options), and a few of ours.
-    `hello_timeout`, also that of a registered session for its update, is in seconds.
+    Times are in seconds: `hello_timeout`, also that of a registered session for its update; `lease`, what a session
+    gets that asks for none, and `longest_lease`, what it may ask for, 0 without an end; `quarantine`, how long a
+    released port is given to nobody. `provider` is the issuer whose tokens are accepted (RFC 8414), `audience` and
+    `scope` what they have to be for; `operators` are the subjects who may see and change everybody's sessions.
+    `metrics_port` 0 is no metrics.
     Paths are absolute once `load` made them.
     """
 
@@ -82,6 +93,18 @@ class Settings(BaseModel):
     state_directory: Path = Path("~/.scistream")
     log_file: Path | None = None
     hello_timeout: Annotated[float, Field(gt=0)] = HELLO_TIMEOUT
+    lease: Annotated[float, Field(ge=0, le=MAX_LEASE)] = 0
+    longest_lease: Annotated[float, Field(ge=0, le=MAX_LEASE)] = 0
+    quarantine: Annotated[float, Field(ge=0, le=3600)] = 1.0
+    provider: str = "https://auth.globus.org"
+    introspection_url: str = ""
+    audience: str = ""
+    scope: str = ""
+    operators: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    metrics_ip: Annotated[str, BeforeValidator(_address)] = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    log_format: Annotated[Literal["plain", "json"], Field()] = "plain"
+    audit_file: Path | None = None
 
     @property
     def address(self) -> Endpoint:
@@ -113,12 +136,18 @@ class Settings(BaseModel):
         """The settings as options of `s2cs`, less the secrets: other users can read a command line (U19)."""
         given = {key: getattr(self, key) for key in sorted(Settings.model_fields) if key not in _SECRETS}
         words = ((f"--{key.replace('_', '-')}", value) for key, value in given.items())
-        return [word if value is True else f"{word}={value}" for word, value in words if _is_told(word, value)]
+        return [
+            word if value is True else f"{word}={_spelled(value)}" for word, value in words if _is_told(word, value)
+        ]
+
+
+def _spelled(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _is_told(word: str, value: object) -> bool:
     """Whether a setting appears on a command line: `--ssl` has a value, the other truth values are bare or absent."""
-    return value not in {None, ""} and (value is not False or word == "--ssl")
+    return value not in (None, "", ()) and (value is not False or word == "--ssl")
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
-
-from structlog.typing import FilteringBoundLogger
 
 from scistream import __version__
 from scistream.certificates import CertificateFacts
-from scistream.control_server.answering import Context, answering, owner_of
+from scistream.control_server.answering import Calls, Context
 from scistream.control_server.configuration import Settings
 from scistream.control_server.registry import Registry
-from scistream.control_server.sessions import Session
+from scistream.control_server.sessions import SessionView
 from scistream.engines import describe_engines
 from scistream.engines.base import Engine, Installation
-from scistream.errors import Code, SciStreamError
 from scistream.protocol import operations_pb2 as wire
 from scistream.protocol import operations_pb2_grpc
-from scistream.terms import NO_AUTH, parse_direction, parse_uid
+from scistream.terms import parse_direction, parse_uid
 
 __all__ = ["Operations", "ServerIdentity"]
 
@@ -36,36 +33,33 @@ class ServerIdentity:
 class Operations(operations_pb2_grpc.OperationsServicer):
     """Reads of the registry and of the server's own facts; changes nothing."""
 
-    def __init__(self, registry: Registry, identity: ServerIdentity, log: FilteringBoundLogger) -> None:
+    def __init__(self, registry: Registry, identity: ServerIdentity, calls: Calls) -> None:
         self._registry = registry
         self._identity = identity
-        self._log = log
+        self._calls = calls
 
     async def ListSessions(  # noqa: N802 - the wire's names
         self, request: wire.ListSessionsRequest, context: Context
     ) -> wire.ListSessionsReply:
         """The caller's sessions, in the order of their opening."""
-        async with answering(context, self._log, "ListSessions"):
-            sessions = _of_caller(context, self._registry.sessions())
-            return wire.ListSessionsReply(sessions=map(_on_wire, sessions))
+        async with self._calls.answering(context, "ListSessions", request) as caller:
+            views = (session.view() for session in self._registry.sessions() if caller.may_use(session.asked.owner))
+            return wire.ListSessionsReply(sessions=map(_on_wire, views))
 
     async def DescribeSession(  # noqa: N802
         self, request: wire.DescribeSessionRequest, context: Context
     ) -> wire.ListSessionsReply:
         """The caller's sessions with one uid."""
-        async with answering(context, self._log, "DescribeSession"):
+        async with self._calls.answering(context, "DescribeSession", request) as caller:
             direction = parse_direction(request.direction) if request.direction else None
-            sessions = _of_caller(context, self._registry.find(parse_uid(request.uid), direction))
-            if not sessions:
-                # Another's session is not told apart from none.
-                raise SciStreamError(Code.UID_UNKNOWN, uid=request.uid)
-            return wire.ListSessionsReply(sessions=map(_on_wire, sessions))
+            sessions = self._registry.find(parse_uid(request.uid), direction, caller)
+            return wire.ListSessionsReply(sessions=[_on_wire(session.view()) for session in sessions])
 
     async def GetServerFacts(  # noqa: N802
         self, request: wire.GetServerFactsRequest, context: Context
     ) -> wire.ServerFacts:
         """What this control server is."""
-        async with answering(context, self._log, "GetServerFacts"):
+        async with self._calls.answering(context, "GetServerFacts", request):
             settings, certificate = self._identity.settings, self._identity.certificate
             # Each program is asked for its version, once.
             engines = await asyncio.to_thread(describe_engines)
@@ -76,34 +70,36 @@ class Operations(operations_pb2_grpc.OperationsServicer):
                 ports_free=self._registry.pool.free,
                 engine=self._registry.engine.name,
                 engines=[_engine_on_wire(engine, found) for engine, found in engines],
-                authentication=NO_AUTH,
+                authentication=self._calls.verifier.name,
                 tls=settings.ssl,
                 certificate_names=certificate.names if certificate else (),
                 certificate_expires=certificate.not_after.timestamp() if certificate else 0,
                 started=self._identity.started,
                 sessions=len(self._registry.sessions()),
+                scope=self._calls.verifier.scope,
+                default_lease=settings.lease,
+                longest_lease=settings.longest_lease,
             )
 
 
-def _of_caller(context: Context, sessions: Sequence[Session]) -> list[Session]:
-    owner = owner_of(context)
-    return [session for session in sessions if session.asked.owner == owner]
-
-
-def _on_wire(session: Session) -> wire.Session:
+def _on_wire(view: SessionView) -> wire.Session:
     return wire.Session(
-        uid=session.asked.uid,
-        direction=session.asked.direction.value,
-        state=session.state.value,
-        entry_points=map(str, session.entry_points),
-        targets=map(str, session.targets),
-        engine=session.engine.name,
-        encryption=session.engine.encryption.value,
-        owner=session.asked.owner,
-        connections=session.asked.connections,
-        rate=session.asked.rate,
-        opened=session.opened,
-        failure=session.failure,
+        uid=view.uid,
+        direction=view.direction.value,
+        state=view.state.value,
+        entry_points=map(str, view.entry_points),
+        targets=map(str, view.targets),
+        engine=view.engine,
+        encryption=view.encryption.value,
+        owner=view.owner,
+        connections=view.connections,
+        rate=view.rate,
+        opened=view.opened,
+        failure=view.failure,
+        lease_expires=view.lease_expires or 0,
+        idle_since=view.idle_since or 0,
+        restarts=view.restarts,
+        traffic=wire.Traffic(**dataclasses.asdict(view.traffic)),
     )
 
 

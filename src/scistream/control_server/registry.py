@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from scistream.addresses import Endpoint
+from scistream.control_server.callers import Caller
 from scistream.control_server.ports import PortPool
 from scistream.control_server.rules import bounded, check, preferred
 from scistream.control_server.sessions import Session, SessionRequest, Update
@@ -86,16 +87,19 @@ class Registry:
         """All sessions, in the order of their opening."""
         return sorted(self._sessions.values(), key=lambda session: session.opened)
 
-    def find(self, uid: Uid, direction: Direction | None = None) -> Sequence[Session]:
-        """The sessions with a uid, of one direction or of both.
+    def find(self, uid: Uid, direction: Direction | None, caller: Caller) -> Sequence[Session]:
+        """The caller's sessions with a uid, of one direction or of both.
 
         Raises:
-            SciStreamError: UID_UNKNOWN where there is none.
+            SciStreamError: UID_UNKNOWN where there is none, NOT_OWNER where there are only others'.
         """
         found = self._there(uid, direction)
         if not found:
             raise SciStreamError(Code.UID_UNKNOWN, uid=uid)
-        return found
+        theirs = [session for session in found if caller.may_use(session.asked.owner)]
+        if not theirs:
+            raise SciStreamError(Code.NOT_OWNER, uid=uid)
+        return theirs
 
     def _there(self, uid: Uid, direction: Direction | None) -> list[Session]:
         wanted = (direction,) if direction else tuple(Direction)
@@ -145,13 +149,14 @@ class Registry:
         taken = {session.stem for session in self._sessions.values()} | _OWN_STEMS
         return f"{uid}.{direction.value}" if uid in taken else uid
 
-    async def hello(self, hello: Hello) -> Session:
+    async def hello(self, hello: Hello, caller: Caller) -> Session:
         """Register the application's end of a session; one that comes before its `req` is held for a while.
 
         Raises:
-            SciStreamError: UID_UNKNOWN; BAD_ADDRESS and TOO_MANY_TARGETS, and the `req` waits on for better ones.
+            SciStreamError: UID_UNKNOWN, NOT_OWNER; BAD_ADDRESS and TOO_MANY_TARGETS, and the `req` waits on for better ones.
         """
-        session = await self._awaited(hello)
+        session = await self._awaited(hello, caller)
+        caller.require(session.asked.owner, hello.uid)
         registered = session.registered
         if session.state is not SessionState.REQUESTED or registered is None or registered.done():
             return session
@@ -163,7 +168,7 @@ class Registry:
         self._supervisor.tell(session, "session registered", targets=spell(session.targets))
         return session
 
-    async def _awaited(self, hello: Hello) -> Session:
+    async def _awaited(self, hello: Hello, caller: Caller) -> Session:
         """The session that a hello is for: one that waits for it, else one that had it already."""
         if hello.only is not None and (hello.uid, hello.only) in self._sessions:
             return self._sessions[hello.uid, hello.only]
@@ -172,24 +177,24 @@ class Registry:
                 while not (waiting := self._waiting(hello)):
                     await self._arrival.wait()
         except TimeoutError:
-            return preferred(self.find(hello.uid, hello.only), hello.role)
+            return preferred(self.find(hello.uid, hello.only, caller), hello.role)
         return preferred(waiting, hello.role)
 
     def _waiting(self, hello: Hello) -> list[Session]:
         there = self._there(hello.uid, hello.only)
         return [session for session in there if session.state is SessionState.REQUESTED]
 
-    async def update(self, change: Update) -> Session:
+    async def update(self, change: Update, caller: Caller) -> Session:
         """Name the targets and start the data server; back when the entry points accept (U28).
 
         Again with the same targets: nothing happens. After a failure: it is tried anew. Where the caller goes away
         before the answer, what it started is released: nobody else would.
 
         Raises:
-            SciStreamError: UID_UNKNOWN, SESSION_NOT_REGISTERED, NO_TARGETS, TOO_MANY_TARGETS, RETARGET_REFUSED,
+            SciStreamError: UID_UNKNOWN, NOT_OWNER, SESSION_NOT_REGISTERED, NO_TARGETS, TOO_MANY_TARGETS, RETARGET_REFUSED,
                 TARGET_IN_USE, CONTROL_SERVER_ENDING, and what `engines.lifecycle.start` raises.
         """
-        session = preferred(self.find(change.uid), change.direction)
+        session = preferred(self.find(change.uid, None, caller), change.direction)
         work = self._supervisor.begin(self._update(session, change))
         try:
             return await asyncio.shield(work)
@@ -224,13 +229,13 @@ class Registry:
         work = self._release(session, unless=lambda: session.state is not SessionState.REGISTERED)
         await asyncio.shield(self._supervisor.begin(work))
 
-    async def release(self, uid: Uid, direction: Direction | None = None) -> Sequence[Session]:
+    async def release(self, uid: Uid, direction: Direction | None, caller: Caller) -> Sequence[Session]:
         """End the sessions of a uid: no process, port or file of theirs stays.
 
         Raises:
-            SciStreamError: UID_UNKNOWN; DATA_SERVER_STUCK, and then the session stays, as failed.
+            SciStreamError: UID_UNKNOWN, NOT_OWNER; DATA_SERVER_STUCK, and then the session stays, as failed.
         """
-        found = self.find(uid, direction)
+        found = self.find(uid, direction, caller)
         await self._release_each(found)
         return found
 

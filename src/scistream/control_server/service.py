@@ -6,14 +6,33 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from scistream.addresses import parse_endpoints
-from scistream.control_server.answering import Context, answering, metadata_bytes, metadata_text, owner_of
+from scistream.addresses import parse_endpoints, parse_ports
+from scistream.control_server.answering import Calls, Context, metadata_bytes, metadata_text
+from scistream.control_server.callers import Caller
 from scistream.control_server.registry import Hello, Registry
 from scistream.control_server.sessions import Session, SessionRequest, Update
 from scistream.errors import Code, SciStreamError
-from scistream.protocol import DIRECTION_METADATA, SESSION_KEY_METADATA, SESSION_KEY_SIZE, control_pb2_grpc
+from scistream.protocol import (
+    DIRECTION_METADATA,
+    LEASE_METADATA,
+    PORTS_METADATA,
+    RATE_METADATA,
+    SESSION_KEY_METADATA,
+    SESSION_KEY_SIZE,
+    control_pb2_grpc,
+)
 from scistream.protocol import control_pb2 as wire
-from scistream.terms import DEFAULT_RATE, Direction, Uid, parse_connections, parse_direction, parse_rate, parse_uid
+from scistream.terms import (
+    DEFAULT_RATE,
+    MAX_RATE,
+    Direction,
+    Uid,
+    parse_connections,
+    parse_direction,
+    parse_lease,
+    parse_rate,
+    parse_uid,
+)
 
 __all__ = ["ControlService"]
 
@@ -23,51 +42,55 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     Args:
         registry: the sessions.
-        log: where calls are told.
+        calls: the frame of every call.
+        log: where it is told what became of a key.
         tls: whether the channel is encrypted. A key that came over a plain one is no secret, and is not used.
         told_host: under which of this host's addresses the entry points are told to a peer (as gRPC names it).
     """
 
     def __init__(
-        self, registry: Registry, log: FilteringBoundLogger, *, tls: bool, told_host: Callable[[str], str]
+        self, registry: Registry, calls: Calls, log: FilteringBoundLogger, *, tls: bool, told_host: Callable[[str], str]
     ) -> None:
         self._registry = registry
+        self._calls = calls
         self._log = log
         self._tls = tls
         self._told_host = told_host
 
     async def req(self, request: wire.Request, context: Context) -> wire.Response:
         """Reserve entry points; answered when the hello has come."""
-        async with answering(context, self._log, "req"):
-            return _response(await self._registry.request(self._asked(request, context)))
+        async with self._calls.answering(context, "req", request) as caller:
+            return _response(await self._registry.request(self._asked(request, context, caller)))
 
-    def _asked(self, request: wire.Request, context: Context) -> SessionRequest:
+    def _asked(self, request: wire.Request, context: Context, caller: Caller) -> SessionRequest:
         return SessionRequest(
             uid=parse_uid(request.uid),
             direction=parse_direction(request.role),
             connections=parse_connections(request.num_conn),
-            # Nothing on the wire is a zero there.
-            rate=parse_rate(request.rate or DEFAULT_RATE),
-            owner=owner_of(context),
+            rate=_rate(request, context),
+            owner=caller.owner,
             host=self._told_host(context.peer()),
+            lease=_lease(context),
+            named_ports=_named_ports(context),
         )
 
     async def hello(self, request: wire.Hello, context: Context) -> wire.AppResponse:
         """Register the application's end of a session."""
-        async with answering(context, self._log, "hello"):
+        async with self._calls.answering(context, "hello", request) as caller:
             session = await self._registry.hello(
                 Hello(
                     uid=parse_uid(request.uid),
                     role=parse_direction(request.role),
                     targets=lambda: parse_endpoints(request.prod_listeners),
                     only=_direction(context),
-                )
+                ),
+                caller,
             )
             return wire.AppResponse(message="session registered", listeners=_entry_points(session))
 
     async def update(self, request: wire.UpdateTargets, context: Context) -> wire.Response:
         """Name the targets; answered when the entry points accept."""
-        async with answering(context, self._log, "update"):
+        async with self._calls.answering(context, "update", request) as caller:
             uid = parse_uid(request.uid)
             change = Update(
                 uid=uid,
@@ -75,12 +98,12 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 targets=parse_endpoints(request.remote_listeners),
                 key=self._key(uid, context),
             )
-            return _response(await self._registry.update(change))
+            return _response(await self._registry.update(change, caller))
 
     async def release(self, request: wire.Release, context: Context) -> wire.Response:
         """End the sessions of a uid."""
-        async with answering(context, self._log, "release"):
-            released = await self._registry.release(parse_uid(request.uid), _direction(context))
+        async with self._calls.answering(context, "release", request) as caller:
+            released = await self._registry.release(parse_uid(request.uid), _direction(context), caller)
             return _response(*released)
 
     def _key(self, uid: Uid, context: Context) -> bytes | None:
@@ -98,6 +121,31 @@ class ControlService(control_pb2_grpc.ControlServicer):
 def _direction(context: Context) -> Direction | None:
     text = metadata_text(context, DIRECTION_METADATA)
     return parse_direction(text) if text is not None else None
+
+
+def _rate(request: wire.Request, context: Context) -> int:
+    """The rate that was asked for, 0 for none: what deployed clients send with every request is no wish."""
+    text = metadata_text(context, RATE_METADATA)
+    if text is not None:
+        return parse_rate(_number(text, Code.BAD_RATE, "rate"))
+    return 0 if request.rate in {0, DEFAULT_RATE} else parse_rate(request.rate)
+
+
+def _number(text: str, code: Code, fact: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise SciStreamError(code, **{fact: text}, limit=MAX_RATE) from None
+
+
+def _lease(context: Context) -> float | None:
+    text = metadata_text(context, LEASE_METADATA)
+    return parse_lease(text) if text is not None else None
+
+
+def _named_ports(context: Context) -> tuple[int, ...]:
+    text = metadata_text(context, PORTS_METADATA)
+    return parse_ports(text) if text else ()
 
 
 def _entry_points(*sessions: Session) -> list[str]:

@@ -9,18 +9,20 @@ from pathlib import Path
 from scistream.addresses import Endpoint
 from scistream.control_server.journal import Record
 from scistream.control_server.ports import Reservation
-from scistream.engines.base import Engine, Plan, Route
+from scistream.engines.base import Engine, Plan, Route, Traffic
 from scistream.engines.lifecycle import ProcessMark
-from scistream.terms import Direction, SessionState, Uid
+from scistream.terms import Direction, Encryption, SessionState, Uid
 
-__all__ = ["Session", "SessionRequest", "Update"]
+__all__ = ["Session", "SessionRequest", "SessionView", "Update"]
 
 
 @dataclass(frozen=True)
 class SessionRequest:
     """What a `req` asks for.
 
-    `rate` is in kb/s of application bytes. `host` is the address under which this gateway tells its entry points.
+    `rate` is in kb/s of application bytes, 0 where none was asked for. `host` is the address under which this gateway
+    tells its entry points. `lease` is in seconds, None for the control server's default. `named_ports` are the entry
+    points' where the caller names them, one for each connection.
     """
 
     uid: Uid
@@ -29,6 +31,8 @@ class SessionRequest:
     rate: int
     owner: str
     host: str
+    lease: float | None = None
+    named_ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,35 @@ class Update:
     key: bytes | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True)
+class SessionView:
+    """A session as it was at one moment; the fields are those of `Session` and of what was asked for."""
+
+    uid: Uid
+    direction: Direction
+    state: SessionState
+    entry_points: tuple[Endpoint, ...]
+    targets: tuple[Endpoint, ...]
+    engine: str
+    encryption: Encryption
+    owner: str
+    connections: int
+    rate: int
+    opened: float
+    failure: str
+    lease_expires: float | None
+    idle_since: float | None
+    restarts: int
+    traffic: Traffic
+
+
 @dataclass(eq=False)
 class Session:
     """One session. Found by uid and direction; only the registry changes it.
 
-    `bound_host` is where its entry points listen, `asked.host` the address under which they are told. `opened` is in
-    seconds since the epoch, `failure` says why it failed.
+    `bound_host` is where its entry points listen, `asked.host` the address under which they are told. `opened`,
+    `lease_expires` and `idle_since` are in seconds since the epoch, None where there is no end, or nothing is known;
+    `failure` says why it failed; `restarts` counts data servers that were started in place of one that had ended.
     """
 
     asked: SessionRequest
@@ -58,6 +85,10 @@ class Session:
     state: SessionState = SessionState.REQUESTED
     targets: tuple[Endpoint, ...] = ()
     failure: str = ""
+    lease_expires: float | None = None
+    idle_since: float | None = None
+    restarts: int = 0
+    traffic: Traffic = Traffic()
     mark: ProcessMark | None = None
     key: bytes | None = field(default=None, repr=False)
     # Done when the hello has come; None for a session from before a restart.
@@ -81,6 +112,27 @@ class Session:
     def entry_points(self) -> tuple[Endpoint, ...]:
         """Where the session accepts, as it is told to people."""
         return tuple(Endpoint(self.asked.host, port) for port in self.ports)
+
+    def view(self) -> SessionView:
+        """The session as it is now, for those who only look."""
+        return SessionView(
+            uid=self.asked.uid,
+            direction=self.asked.direction,
+            state=self.state,
+            entry_points=self.entry_points,
+            targets=self.targets,
+            engine=self.engine.name,
+            encryption=self.engine.encryption,
+            owner=self.asked.owner,
+            connections=self.asked.connections,
+            rate=self.asked.rate,
+            opened=self.opened,
+            failure=self.failure,
+            lease_expires=self.lease_expires,
+            idle_since=self.idle_since,
+            restarts=self.restarts,
+            traffic=self.traffic,
+        )
 
     def plan(self, directory: Path) -> Plan:
         """What the session's data server shall do; targets are used in turn where they are fewer (protocol, 3)."""

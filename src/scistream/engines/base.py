@@ -21,7 +21,7 @@ from scistream.errors import Code, SciStreamError, one_line
 from scistream.protocol import SESSION_KEY_SIZE
 from scistream.terms import Direction, Encryption, Uid, parse_uid
 
-__all__ = ["FILE_KINDS", "Engine", "Installation", "Plan", "Route", "SecretText", "fill", "without_places"]
+__all__ = ["FILE_KINDS", "Engine", "Installation", "Plan", "Route", "SecretText", "Traffic", "fill", "without_places"]
 
 FILE_KINDS: Final = ("ca", "conf", "log", "pid", "psk")
 """Every kind of file that a data server may have."""
@@ -115,6 +115,17 @@ class Plan:
     def name(self, kind: str) -> str:
         """The file's name inside `directory`, which is every data server's working directory."""
         return f"{self.stem}.{kind}"
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a data server has carried since it started: connections, application bytes, peers that were turned away."""
+
+    connections_open: int = 0
+    connections_total: int = 0
+    bytes_to_targets: int = 0
+    bytes_from_targets: int = 0
+    refused_peers: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ __all__ = [
     "AUTHORIZATION",
     "DIRECTION_METADATA",
     "ERROR_METADATA",
+    "LEASE_METADATA",
+    "PORTS_METADATA",
+    "RATE_METADATA",
     "SESSION_KEY_METADATA",
     "SESSION_KEY_SIZE",
 ]
@@ -16,6 +19,13 @@ __all__ = [
 AUTHORIZATION: Final = "authorization"
 # On `hello` and `release`: which direction of the uid is meant, where a control server has both.
 DIRECTION_METADATA: Final = "scistream-direction"
+# On `req`: seconds that the session shall last, as text.
+LEASE_METADATA: Final = "scistream-lease"
+# On `req`: the ports of the entry points, with commas between, where the caller does not leave them to the server (U53).
+PORTS_METADATA: Final = "scistream-ports"
+# On `req`: kb/s as text, where the user asked for a rate. The wire's own field is no sign of it: deployed clients send
+# their default with every request.
+RATE_METADATA: Final = "scistream-rate"
 # On `update`: the key that the two gateways of a stream share. Both control channels are authenticated and encrypted.
 SESSION_KEY_METADATA: Final = "scistream-session-key-bin"
 # Bytes: 256 bits (U05).

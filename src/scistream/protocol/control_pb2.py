@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n scistream/protocol/control.proto\x12\tscistream\"D\n\x07Request\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x10\n\x08num_conn\x18\x03 \x01(\x05\x12\x0c\n\x04rate\x18\x04 \x01(\x05\":\n\x05Hello\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x16\n\x0eprod_listeners\x18\x02 \x03(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\"D\n\rUpdateTargets\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x18\n\x10remote_listeners\x18\x02 \x03(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\"\x16\n\x07Release\x12\x0b\n\x03uid\x18\x01 \x01(\t\"5\n\x08Response\x12\x11\n\tlisteners\x18\x01 \x03(\t\x12\x16\n\x0eprod_listeners\x18\x02 \x03(\t\"1\n\x0b\x41ppResponse\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x11\n\tlisteners\x18\x02 \x03(\t2\xd9\x01\n\x07\x43ontrol\x12.\n\x03req\x12\x12.scistream.Request\x1a\x13.scistream.Response\x12\x31\n\x05hello\x12\x10.scistream.Hello\x1a\x16.scistream.AppResponse\x12\x37\n\x06update\x12\x18.scistream.UpdateTargets\x1a\x13.scistream.Response\x12\x32\n\x07release\x12\x12.scistream.Release\x1a\x13.scistream.Responseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n scistream/protocol/control.proto\x12\tscistream\"D\n\x07Request\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x10\n\x08num_conn\x18\x03 \x01(\x05\x12\x0c\n\x04rate\x18\x04 \x01(\x05\":\n\x05Hello\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x16\n\x0eprod_listeners\x18\x02 \x03(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\"D\n\rUpdateTargets\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x18\n\x10remote_listeners\x18\x02 \x03(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\"\x16\n\x07Release\x12\x0b\n\x03uid\x18\x01 \x01(\t\"5\n\x08Response\x12\x11\n\tlisteners\x18\x01 \x03(\t\x12\x16\n\x0eprod_listeners\x18\x02 \x03(\t\"1\n\x0b\x41ppResponse\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x11\n\tlisteners\x18\x02 \x03(\t2\xd9\x01\n\x07\x43ontrol\x12.\n\x03req\x12\x12.scistream.Request\x1a\x13.scistream.Response\x12\x31\n\x05hello\x12\x10.scistream.Hello\x1a\x16.scistream.AppResponse\x12\x37\n\x06update\x12\x18.scistream.UpdateTargets\x1a\x13.scistream.Response\x12\x32\n\x07release\x12\x12.scistream.Release\x1a\x13.scistream.Response2\xf9\x01\n\x10SciStreamControl\x12\x38\n\rRequestStream\x12\x12.scistream.Request\x1a\x13.scistream.Response\x12\x31\n\x05Hello\x12\x10.scistream.Hello\x1a\x16.scistream.AppResponse\x12>\n\rUpdateTargets\x12\x18.scistream.UpdateTargets\x1a\x13.scistream.Response\x12\x38\n\rReleaseStream\x12\x12.scistream.Release\x1a\x13.scistream.Responseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,4 +45,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPRESPONSE']._serialized_end=375
   _globals['_CONTROL']._serialized_start=378
   _globals['_CONTROL']._serialized_end=595
+  _globals['_SCISTREAMCONTROL']._serialized_start=598
+  _globals['_SCISTREAMCONTROL']._serialized_end=847
 # @@protoc_insertion_point(module_scope)

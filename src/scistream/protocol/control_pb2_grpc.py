@@ -228,3 +228,207 @@ class Control:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class SciStreamControlStub:
+    """The service names of the protocol's draft, with the same messages, answered by the same handlers.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.RequestStream = channel.unary_unary(
+                '/scistream.SciStreamControl/RequestStream',
+                request_serializer=scistream_dot_protocol_dot_control__pb2.Request.SerializeToString,
+                response_deserializer=scistream_dot_protocol_dot_control__pb2.Response.FromString,
+                _registered_method=True)
+        self.Hello = channel.unary_unary(
+                '/scistream.SciStreamControl/Hello',
+                request_serializer=scistream_dot_protocol_dot_control__pb2.Hello.SerializeToString,
+                response_deserializer=scistream_dot_protocol_dot_control__pb2.AppResponse.FromString,
+                _registered_method=True)
+        self.UpdateTargets = channel.unary_unary(
+                '/scistream.SciStreamControl/UpdateTargets',
+                request_serializer=scistream_dot_protocol_dot_control__pb2.UpdateTargets.SerializeToString,
+                response_deserializer=scistream_dot_protocol_dot_control__pb2.Response.FromString,
+                _registered_method=True)
+        self.ReleaseStream = channel.unary_unary(
+                '/scistream.SciStreamControl/ReleaseStream',
+                request_serializer=scistream_dot_protocol_dot_control__pb2.Release.SerializeToString,
+                response_deserializer=scistream_dot_protocol_dot_control__pb2.Response.FromString,
+                _registered_method=True)
+
+
+class SciStreamControlServicer:
+    """The service names of the protocol's draft, with the same messages, answered by the same handlers.
+    """
+
+    def RequestStream(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Hello(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTargets(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseStream(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SciStreamControlServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'RequestStream': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestStream,
+                    request_deserializer=scistream_dot_protocol_dot_control__pb2.Request.FromString,
+                    response_serializer=scistream_dot_protocol_dot_control__pb2.Response.SerializeToString,
+            ),
+            'Hello': grpc.unary_unary_rpc_method_handler(
+                    servicer.Hello,
+                    request_deserializer=scistream_dot_protocol_dot_control__pb2.Hello.FromString,
+                    response_serializer=scistream_dot_protocol_dot_control__pb2.AppResponse.SerializeToString,
+            ),
+            'UpdateTargets': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTargets,
+                    request_deserializer=scistream_dot_protocol_dot_control__pb2.UpdateTargets.FromString,
+                    response_serializer=scistream_dot_protocol_dot_control__pb2.Response.SerializeToString,
+            ),
+            'ReleaseStream': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseStream,
+                    request_deserializer=scistream_dot_protocol_dot_control__pb2.Release.FromString,
+                    response_serializer=scistream_dot_protocol_dot_control__pb2.Response.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'scistream.SciStreamControl', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('scistream.SciStreamControl', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class SciStreamControl:
+    """The service names of the protocol's draft, with the same messages, answered by the same handlers.
+    """
+
+    @staticmethod
+    def RequestStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scistream.SciStreamControl/RequestStream',
+            scistream_dot_protocol_dot_control__pb2.Request.SerializeToString,
+            scistream_dot_protocol_dot_control__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Hello(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scistream.SciStreamControl/Hello',
+            scistream_dot_protocol_dot_control__pb2.Hello.SerializeToString,
+            scistream_dot_protocol_dot_control__pb2.AppResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTargets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scistream.SciStreamControl/UpdateTargets',
+            scistream_dot_protocol_dot_control__pb2.UpdateTargets.SerializeToString,
+            scistream_dot_protocol_dot_control__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scistream.SciStreamControl/ReleaseStream',
+            scistream_dot_protocol_dot_control__pb2.Release.SerializeToString,
+            scistream_dot_protocol_dot_control__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

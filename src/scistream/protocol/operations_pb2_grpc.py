@@ -49,6 +49,26 @@ class OperationsStub:
                 request_serializer=scistream_dot_protocol_dot_operations__pb2.GetServerFactsRequest.SerializeToString,
                 response_deserializer=scistream_dot_protocol_dot_operations__pb2.ServerFacts.FromString,
                 _registered_method=True)
+        self.WatchSessions = channel.unary_stream(
+                '/scistream.v1.Operations/WatchSessions',
+                request_serializer=scistream_dot_protocol_dot_operations__pb2.WatchSessionsRequest.SerializeToString,
+                response_deserializer=scistream_dot_protocol_dot_operations__pb2.Event.FromString,
+                _registered_method=True)
+        self.RenewSession = channel.unary_unary(
+                '/scistream.v1.Operations/RenewSession',
+                request_serializer=scistream_dot_protocol_dot_operations__pb2.RenewSessionRequest.SerializeToString,
+                response_deserializer=scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.FromString,
+                _registered_method=True)
+        self.DrainSession = channel.unary_unary(
+                '/scistream.v1.Operations/DrainSession',
+                request_serializer=scistream_dot_protocol_dot_operations__pb2.DrainSessionRequest.SerializeToString,
+                response_deserializer=scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.FromString,
+                _registered_method=True)
+        self.CheckAuthentication = channel.unary_unary(
+                '/scistream.v1.Operations/CheckAuthentication',
+                request_serializer=scistream_dot_protocol_dot_operations__pb2.CheckAuthenticationRequest.SerializeToString,
+                response_deserializer=scistream_dot_protocol_dot_operations__pb2.AuthenticationFacts.FromString,
+                _registered_method=True)
 
 
 class OperationsServicer:
@@ -75,6 +95,34 @@ class OperationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchSessions(self, request, context):
+        """First an event for each of the caller's sessions as it is (kind "there"), then one whenever something happens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewSession(self, request, context):
+        """Lengthens (or shortens) the lease, counted from now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainSession(self, request, context):
+        """No new connections; the session is released when the running ones have ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckAuthentication(self, request, context):
+        """Who the control server takes the caller for. Answers where the token is good, and fails as any call does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +140,26 @@ def add_OperationsServicer_to_server(servicer, server):
                     servicer.GetServerFacts,
                     request_deserializer=scistream_dot_protocol_dot_operations__pb2.GetServerFactsRequest.FromString,
                     response_serializer=scistream_dot_protocol_dot_operations__pb2.ServerFacts.SerializeToString,
+            ),
+            'WatchSessions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSessions,
+                    request_deserializer=scistream_dot_protocol_dot_operations__pb2.WatchSessionsRequest.FromString,
+                    response_serializer=scistream_dot_protocol_dot_operations__pb2.Event.SerializeToString,
+            ),
+            'RenewSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewSession,
+                    request_deserializer=scistream_dot_protocol_dot_operations__pb2.RenewSessionRequest.FromString,
+                    response_serializer=scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.SerializeToString,
+            ),
+            'DrainSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainSession,
+                    request_deserializer=scistream_dot_protocol_dot_operations__pb2.DrainSessionRequest.FromString,
+                    response_serializer=scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.SerializeToString,
+            ),
+            'CheckAuthentication': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckAuthentication,
+                    request_deserializer=scistream_dot_protocol_dot_operations__pb2.CheckAuthenticationRequest.FromString,
+                    response_serializer=scistream_dot_protocol_dot_operations__pb2.AuthenticationFacts.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +243,114 @@ class Operations:
             '/scistream.v1.Operations/GetServerFacts',
             scistream_dot_protocol_dot_operations__pb2.GetServerFactsRequest.SerializeToString,
             scistream_dot_protocol_dot_operations__pb2.ServerFacts.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/scistream.v1.Operations/WatchSessions',
+            scistream_dot_protocol_dot_operations__pb2.WatchSessionsRequest.SerializeToString,
+            scistream_dot_protocol_dot_operations__pb2.Event.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scistream.v1.Operations/RenewSession',
+            scistream_dot_protocol_dot_operations__pb2.RenewSessionRequest.SerializeToString,
+            scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scistream.v1.Operations/DrainSession',
+            scistream_dot_protocol_dot_operations__pb2.DrainSessionRequest.SerializeToString,
+            scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckAuthentication(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scistream.v1.Operations/CheckAuthentication',
+            scistream_dot_protocol_dot_operations__pb2.CheckAuthenticationRequest.SerializeToString,
+            scistream_dot_protocol_dot_operations__pb2.AuthenticationFacts.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +12,8 @@ import pytest
 import structlog
 
 from scistream.addresses import Endpoint, PortRange
+from scistream.auth import Identity
+from scistream.control_server.callers import Caller
 from scistream.control_server.journal import Journal
 from scistream.control_server.ports import Reservation
 from scistream.control_server.recovery import Recovery
@@ -42,6 +44,9 @@ class MemoryEngine(Engine):
 
     def start_command(self, plan: Plan, installation: Installation) -> list[str]:
         raise NotImplementedError
+
+
+ANYBODY = Caller(Identity(NO_AUTH))
 
 
 class MemoryDataServers:
@@ -162,7 +167,8 @@ class Site:
         only: Direction | None = None,
     ) -> Session:
         parse = Endpoint.parse
-        return await self.registry.hello(Hello(parse_uid(uid), role, lambda: tuple(map(parse, targets)), only))
+        hello = Hello(parse_uid(uid), role, lambda: tuple(map(parse, targets)), only)
+        return await self.registry.hello(hello, ANYBODY)
 
     async def register(self, uid: str, direction: Direction = Direction.INBOUND, connections: int = 1) -> Session:
         request = self.ask(uid, direction, connections)
@@ -177,7 +183,13 @@ class Site:
         key: bytes | None = None,
     ) -> Session:
         parsed = tuple(map(Endpoint.parse, targets or ("t.example:5074",)))
-        return await self.registry.update(Update(parse_uid(uid), direction, parsed, key))
+        return await self.registry.update(Update(parse_uid(uid), direction, parsed, key), ANYBODY)
+
+    def find(self, uid: str) -> Sequence[Session]:
+        return self.registry.find(parse_uid(uid), None, ANYBODY)
+
+    async def release(self, uid: str, direction: Direction | None = None) -> Sequence[Session]:
+        return await self.registry.release(parse_uid(uid), direction, ANYBODY)
 
     async def open(self, uid: str, direction: Direction = Direction.INBOUND, connections: int = 1) -> Session:
         await self.register(uid, direction, connections)

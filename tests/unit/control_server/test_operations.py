@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
-from scistream.control_server import operations
+from scistream.auth import Identity
+from scistream.control_server.answering import Calls
 from scistream.control_server.operations import Operations
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import ERROR_METADATA
 from scistream.protocol import operations_pb2 as wire
+from scistream.terms import NO_AUTH
 
 
 class AbortedError(Exception):
@@ -21,22 +23,37 @@ async def abort(status, words, trailing_metadata) -> None:
     raise AbortedError(SciStreamError.from_wire(dict(trailing_metadata)[ERROR_METADATA]).code)
 
 
-CALL = SimpleNamespace(done=lambda: False, cancelled=lambda: False, peer=lambda: "ipv4:127.0.20.1:41000", abort=abort)
+class ByToken:
+    """Whose token it is: the token's own word."""
+
+    name, scope = "by token", "scope"
+
+    async def verify(self, token: str | None) -> Identity:
+        return Identity(token or NO_AUTH)
 
 
-def test_both_reads_show_the_callers_sessions_only(site_factory, monkeypatch):
+def call(token: str = "") -> SimpleNamespace:
+    return SimpleNamespace(
+        done=lambda: False,
+        cancelled=lambda: False,
+        peer=lambda: "ipv4:127.0.20.1:41000",
+        abort=abort,
+        invocation_metadata=lambda: (("authorization", token),),
+    )
+
+
+def test_u12_both_reads_show_the_callers_sessions_only(site_factory):
     async def work():
         site = site_factory()
-        service = Operations(site.registry, None, structlog.get_logger())
+        service = Operations(site.registry, None, Calls(structlog.get_logger(), ByToken()))
         await site.open("one")
-        listed = await service.ListSessions(wire.ListSessionsRequest(), CALL)
-        described = await service.DescribeSession(wire.DescribeSessionRequest(uid="one"), CALL)
+        listed = await service.ListSessions(wire.ListSessionsRequest(), call())
+        described = await service.DescribeSession(wire.DescribeSessionRequest(uid="one"), call())
         assert [session.uid for session in listed.sessions] == ["one"]
         assert listed == described
-        monkeypatch.setattr(operations, "owner_of", lambda context: "somebody else")
-        assert not (await service.ListSessions(wire.ListSessionsRequest(), CALL)).sessions
+        assert not (await service.ListSessions(wire.ListSessionsRequest(), call("another"))).sessions
         with pytest.raises(AbortedError) as raised:
-            await service.DescribeSession(wire.DescribeSessionRequest(uid="one"), CALL)
-        assert raised.value.args == (Code.UID_UNKNOWN,)
+            await service.DescribeSession(wire.DescribeSessionRequest(uid="one"), call("another"))
+        assert raised.value.args == (Code.NOT_OWNER,)
 
     asyncio.run(work())

@@ -40,7 +40,7 @@ def test_a_session_whose_data_server_died_meanwhile_is_failed_and_cleared(site_f
         assert "while no control server ran" in found.failure
         assert "its last words" in found.failure
         assert [stem for stem, _ in after.data_servers.stopped] == ["one", "one"]
-        await after.registry.release(Uid("one"))
+        await after.release(Uid("one"))
         assert after.is_empty
 
     asyncio.run(work())
@@ -88,7 +88,7 @@ def test_a_session_whose_ports_somebody_took_is_failed_and_names_them(site_facto
         (found,) = after.registry.sessions()
         assert found.state is SessionState.FAILED
         assert "22100 is in use by python3 (pid 1)" in found.failure
-        await after.registry.release(Uid("one"))
+        await after.release(Uid("one"))
         assert after.is_empty
 
     asyncio.run(work())

@@ -6,10 +6,14 @@ from collections.abc import Callable, Coroutine
 import pytest
 
 from scistream.addresses import Endpoint
+from scistream.auth import Identity
+from scistream.control_server.callers import Caller
 from scistream.control_server.registry import Patience
 from scistream.control_server.sessions import Update
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, SessionState, Uid
+from scistream.terms import NO_AUTH, Direction, SessionState, Uid
+
+ANYBODY = Caller(Identity(NO_AUTH))
 
 INBOUND, OUTBOUND = Direction.INBOUND, Direction.OUTBOUND
 KEY = bytes(range(32))
@@ -29,7 +33,7 @@ def test_a_request_answers_when_the_hello_has_come(site_factory, settle):
         request = site.ask("one", connections=2)
         await settle()
         assert not request.done()
-        assert site.registry.find(Uid("one"))[0].state is SessionState.REQUESTED
+        assert site.find(Uid("one"))[0].state is SessionState.REQUESTED
         await site.say_hello("one", targets=("t.example:5074", "t.example:5075"))
         session = await request
         assert session.entry_points == (Endpoint("127.0.20.1", 22100), Endpoint("127.0.20.1", 22101))
@@ -111,9 +115,9 @@ def test_u36_both_directions_of_a_uid_live_side_by_side(site_factory):
             "inbound.example:1",
             "outbound.example:1",
         ]
-        await site.registry.release(Uid("one"), OUTBOUND)
+        await site.release(Uid("one"), OUTBOUND)
         assert [session.asked.direction for session in site.registry.sessions()] == [INBOUND]
-        await site.registry.release(Uid("one"))
+        await site.release(Uid("one"))
         assert site.is_empty
 
     run(work)
@@ -183,7 +187,7 @@ def test_a_request_that_is_released_fails(site_factory, settle):
         site = site_factory()
         request = site.ask("one")
         await settle()
-        await site.registry.release(Uid("one"))
+        await site.release(Uid("one"))
         with pytest.raises(SciStreamError) as raised:
             await request
         assert code_of(raised) is Code.UID_UNKNOWN
@@ -241,7 +245,7 @@ def test_a_journal_that_fails_fails_the_hello_and_not_the_session(site_factory):
         with pytest.raises(SciStreamError, match="closed database") as raised:
             await site.say_hello("one")
         assert code_of(raised) is Code.JOURNAL_UNREADABLE
-        assert site.registry.find(Uid("one"))[0].state is SessionState.REQUESTED
+        assert site.find(Uid("one"))[0].state is SessionState.REQUESTED
         request.cancel()
 
     run(work)
@@ -287,7 +291,7 @@ def test_u32_an_update_without_targets_is_refused(site_factory):
         site = site_factory()
         await site.register("one")
         with pytest.raises(SciStreamError, match="no targets") as raised:
-            await site.registry.update(Update(Uid("one"), INBOUND, ()))
+            await site.registry.update(Update(Uid("one"), INBOUND, ()), ANYBODY)
         assert code_of(raised) is Code.NO_TARGETS
 
     run(work)
@@ -360,7 +364,7 @@ def test_u05_the_key_is_in_no_journal_log_or_text_and_is_wiped_at_release(site_f
         assert KEY.hex() not in written.decode("latin-1")
         assert repr(KEY)[2:-1] not in seen
         assert KEY.hex() not in seen
-        await site.registry.release(Uid("one"))
+        await site.release(Uid("one"))
         assert session.key is None
 
     run(work)
@@ -406,7 +410,7 @@ def test_a_release_while_an_update_starts_waits_for_it_and_leaves_nothing(site_f
         site.data_servers.gate.clear()
         update = asyncio.ensure_future(site.update("one"))
         await settle()
-        release = asyncio.ensure_future(site.registry.release(Uid("one")))
+        release = asyncio.ensure_future(site.release(Uid("one")))
         await settle()
         site.data_servers.gate.set()
         await asyncio.gather(update, release)
@@ -419,7 +423,7 @@ def test_an_update_that_waits_for_a_release_finds_no_session(site_factory):
     async def work():
         site = site_factory()
         await site.register("one")
-        release = asyncio.ensure_future(site.registry.release(Uid("one")))
+        release = asyncio.ensure_future(site.release(Uid("one")))
         await asyncio.sleep(0)
         update = asyncio.ensure_future(site.update("one"))
         await release
@@ -470,7 +474,7 @@ def test_a_registered_session_whose_update_does_not_come_is_released(site_factor
         session = await site.register("one")
         site.registry._patience = Patience(hello=0)
         site.registry._expect_update(session)
-        site.registry._expect_update(site.registry.find(Uid("active"))[0])
+        site.registry._expect_update(site.find(Uid("active"))[0])
         await settle()
         assert session.state is SessionState.RELEASED
         assert [each.asked.uid for each in site.registry.sessions()] == ["active"]
@@ -508,7 +512,7 @@ def test_a_log_that_raises_keeps_no_port_and_no_record(site_factory):
         assert site.registry.sessions() == [session]
         assert site.pool.taken == set(session.ports)
         with pytest.raises(BrokenPipeError):
-            await site.registry.release(Uid("one"))
+            await site.release(Uid("one"))
         assert site.is_empty
 
     run(work)
@@ -527,7 +531,7 @@ def test_u28_a_release_that_meets_an_unforeseen_error_leaves_no_false_success(si
         session = await site.open("one")
         site.data_servers.stuck = failure
         with pytest.raises(SciStreamError, match=words) as raised:
-            await site.registry.release(Uid("one"))
+            await site.release(Uid("one"))
         assert code_of(raised) is code
         assert session.state is SessionState.FAILED
         assert words in session.failure
@@ -536,7 +540,7 @@ def test_u28_a_release_that_meets_an_unforeseen_error_leaves_no_false_success(si
         assert session.state is SessionState.FAILED
         site.data_servers.stuck = None
         assert (await site.update("one")).state is SessionState.ACTIVE
-        await site.registry.release(Uid("one"))
+        await site.release(Uid("one"))
         assert site.is_empty
 
     run(work)
@@ -549,7 +553,7 @@ def test_a_failure_is_told_also_where_the_journal_cannot_be_written(site_factory
         site.data_servers.stuck = ValueError("of some kind")
         site.journal.close()
         with pytest.raises(SciStreamError, match="of some kind"):
-            await site.registry.release(Uid("one"))
+            await site.release(Uid("one"))
         assert session.state is SessionState.FAILED
 
     run(work)
@@ -559,7 +563,7 @@ def test_a_session_without_targets_is_released_without_a_data_server(site_factor
     async def work():
         site = site_factory()
         await site.register("one", OUTBOUND)
-        await site.registry.release(Uid("one"))
+        await site.release(Uid("one"))
         assert site.is_empty
         assert site.data_servers.stopped == []
 
@@ -570,10 +574,10 @@ def test_u33_releasing_twice_is_a_clear_error(site_factory):
     async def work():
         site = site_factory()
         await site.open("one")
-        await site.registry.release(Uid("one"))
+        await site.release(Uid("one"))
         assert site.is_empty
         with pytest.raises(SciStreamError, match="no session with uid one") as raised:
-            await site.registry.release(Uid("one"))
+            await site.release(Uid("one"))
         assert code_of(raised) is Code.UID_UNKNOWN
 
     run(work)
@@ -607,7 +611,7 @@ def test_a_data_server_that_dies_fails_its_session_with_its_last_words(site_fact
         assert site.data_servers.stopped == []
         assert [entry["event"] for entry in site.events.entries if entry["uid"] == "one"][-1] == "session failed"
         assert [record.state for record in site.journal.records()] == [SessionState.FAILED, SessionState.ACTIVE]
-        await site.registry.release(Uid("one"))
+        await site.release(Uid("one"))
         assert [session.asked.uid for session in site.registry.sessions()] == ["two"]
 
     run(work)
@@ -617,7 +621,7 @@ def test_a_data_server_that_is_released_is_not_reported_as_lost(site_factory, se
     async def work():
         site = site_factory()
         session = await site.open("one")
-        await site.registry.release(Uid("one"))
+        await site.release(Uid("one"))
         site.data_servers._ends.setdefault(1000, asyncio.Event()).set()
         await settle()
         assert session.state is SessionState.RELEASED
@@ -656,7 +660,7 @@ def test_u24_ports_are_used_again_after_release(site_factory):
         for number in range(30):
             session = await site.open(f"session-{number}", connections=10)
             assert session.ports == tuple(range(22100, 22110))
-            await site.registry.release(session.asked.uid)
+            await site.release(session.asked.uid)
         assert site.is_empty
 
     run(work)

@@ -6,6 +6,8 @@ import grpc
 import pytest
 import structlog
 
+from scistream.auth import NoAuthentication
+from scistream.control_server.answering import Calls
 from scistream.control_server.service import ControlService
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import DIRECTION_METADATA, ERROR_METADATA, SESSION_KEY_METADATA
@@ -50,7 +52,9 @@ def service_of(site, *, tls: bool = True) -> ControlService:
     site.calls = structlog.testing.LogCapture()
     processors = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, site.calls]
     log = structlog.wrap_logger(None, processors=processors)
-    return ControlService(site.registry, log, tls=tls, told_host=lambda peer: "192.0.2.7")
+    return ControlService(
+        site.registry, Calls(log, NoAuthentication()), log, tls=tls, told_host=lambda peer: "192.0.2.7"
+    )
 
 
 async def refusal(method, message, **metadata) -> Call:
@@ -74,7 +78,7 @@ def test_the_four_calls_in_their_order(site_factory):
         change = wire.UpdateTargets(uid="one", role="PROD", remote_listeners=reply.prod_listeners)
         again = await service.update(change, Call())
         assert (list(again.listeners), list(again.prod_listeners)) == (points, list(reply.prod_listeners))
-        assert site.registry.find(Uid("one"))[0].asked.rate == 5
+        assert site.find(Uid("one"))[0].asked.rate == 5
         await service.release(wire.Release(uid="one"), Call())
         assert site.is_empty
 
@@ -130,7 +134,7 @@ def test_u07_a_target_with_a_newline_is_no_address(site_factory):
         change = wire.UpdateTargets(uid="one", role="PROD", remote_listeners=["t.example:1\nstats socket /x"])
         call = await refusal(service.update, change)
         assert call.error.code is Code.BAD_ADDRESS
-        assert site.registry.find(Uid("one"))[0].state is SessionState.REGISTERED
+        assert site.find(Uid("one"))[0].state is SessionState.REGISTERED
 
     asyncio.run(work())
 

@@ -1,0 +1,51 @@
+"""What a verifier makes of a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from scistream.terms import NO_AUTH
+
+__all__ = ["Identity", "NoAuthentication", "Verifier"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Somebody whom a control server knows.
+
+    `subject` is the stable name that sessions have as owner, `scopes` what the token is good for, `expires` is in
+    seconds since the epoch, or None where it is not known.
+    """
+
+    subject: str
+    scopes: tuple[str, ...] = ()
+    expires: float | None = None
+
+
+class Verifier(Protocol):
+    """One way of telling who calls."""
+
+    name: str
+    """How it shows in every status: `NO_AUTH`, or the method's name."""
+    scope: str
+    """What a token has to be for; empty where none is asked for."""
+
+    async def verify(self, token: str | None) -> Identity:
+        """Who has the token; None where the call carried none.
+
+        Raises:
+            SciStreamError: AUTHENTICATION_REQUIRED, TOKEN_REFUSED, PROVIDER_UNAVAILABLE.
+        """
+
+
+class NoAuthentication:
+    """Everybody is the same one, whatever the token: only where the operator said so by name."""
+
+    name = NO_AUTH
+    scope = ""
+
+    async def verify(self, token: str | None) -> Identity:
+        """See `Verifier.verify`."""
+        del token
+        return Identity(NO_AUTH)
