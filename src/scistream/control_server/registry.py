@@ -153,7 +153,8 @@ class Registry:
         """Register the application's end of a session; one that comes before its `req` is held for a while.
 
         Raises:
-            SciStreamError: UID_UNKNOWN, NOT_OWNER; BAD_ADDRESS and TOO_MANY_TARGETS, and the `req` waits on for better ones.
+            SciStreamError: UID_UNKNOWN, NOT_OWNER; BAD_ADDRESS and TOO_MANY_TARGETS, and the `req` waits on for better
+                ones.
         """
         session = await self._awaited(hello, caller)
         caller.require(session.asked.owner, hello.uid)
@@ -191,8 +192,8 @@ class Registry:
         before the answer, what it started is released: nobody else would.
 
         Raises:
-            SciStreamError: UID_UNKNOWN, NOT_OWNER, SESSION_NOT_REGISTERED, NO_TARGETS, TOO_MANY_TARGETS, RETARGET_REFUSED,
-                TARGET_IN_USE, CONTROL_SERVER_ENDING, and what `engines.lifecycle.start` raises.
+            SciStreamError: UID_UNKNOWN, NOT_OWNER, SESSION_NOT_REGISTERED, NO_TARGETS, TOO_MANY_TARGETS,
+                RETARGET_REFUSED, TARGET_IN_USE, CONTROL_SERVER_ENDING, and what `engines.lifecycle.start` raises.
         """
         session = preferred(self.find(change.uid, None, caller), change.direction)
         work = self._supervisor.begin(self._update(session, change))

@@ -88,7 +88,7 @@ class Session:
     lease_expires: float | None = None
     idle_since: float | None = None
     restarts: int = 0
-    traffic: Traffic = Traffic()
+    traffic: Traffic = field(default_factory=Traffic)
     mark: ProcessMark | None = None
     key: bytes | None = field(default=None, repr=False)
     # Done when the hello has come; None for a session from before a restart.

@@ -21,7 +21,7 @@ AUTHORIZATION: Final = "authorization"
 DIRECTION_METADATA: Final = "scistream-direction"
 # On `req`: seconds that the session shall last, as text.
 LEASE_METADATA: Final = "scistream-lease"
-# On `req`: the ports of the entry points, with commas between, where the caller does not leave them to the server (U53).
+# On `req`: the ports of the entry points, with commas between, where the caller chooses them (U53).
 PORTS_METADATA: Final = "scistream-ports"
 # On `req`: kb/s as text, where the user asked for a rate. The wire's own field is no sign of it: deployed clients send
 # their default with every request.
