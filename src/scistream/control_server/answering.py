@@ -110,7 +110,7 @@ class Calls:
 
 
 def _named(request: Any) -> tuple[str, str]:
-    direction = getattr(request, "direction", None) or getattr(request, "role", "")
+    direction: str = getattr(request, "direction", "") or getattr(request, "role", "")
     return one_line(getattr(request, "uid", ""), 64), one_line(direction, 16)
 
 

@@ -9,8 +9,8 @@ from typing import Final, Protocol
 import psutil
 
 from scistream.control_server.state_directory import log_of
-from scistream.engines import lifecycle
-from scistream.engines.base import Engine, Plan
+from scistream.engines import lifecycle, running
+from scistream.engines.base import Engine, Plan, Traffic
 from scistream.engines.lifecycle import ProcessMark
 from scistream.engines.processes import ProcessFacts, wait_exit
 
@@ -25,6 +25,15 @@ class DataServers(Protocol):
 
     async def start(self, engine: Engine, plan: Plan) -> ProcessMark:
         """Start a data server; back when its entry points accept. On failure nothing of it is left."""
+
+    async def drain(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+        """Have it accept no new connections; back when the running ones have ended and it with them."""
+
+    async def retarget(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+        """Have new connections go to the plan's targets; running ones go on to where they went."""
+
+    async def traffic(self, engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
+        """What it has carried since it started."""
 
     async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
         """End it for certain, and remove its files. Without a mark: whatever writes to the session's log."""
@@ -45,6 +54,18 @@ class Proxies:
     async def start(self, engine: Engine, plan: Plan) -> ProcessMark:
         """See `engines.lifecycle.start`."""
         return await lifecycle.start(engine, plan)
+
+    async def drain(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+        """See `engines.running.drain`."""
+        await running.drain(engine, plan, mark)
+
+    async def retarget(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+        """See `engines.running.retarget`."""
+        await running.retarget(engine, plan, mark)
+
+    async def traffic(self, engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
+        """See `engines.running.traffic`."""
+        return await running.traffic(engine, plan, mark)
 
     async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
         """See `engines.lifecycle.stop`; without a mark, for processes that a crash kept out of the journal."""

@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from scistream.control_server.configuration import Settings
 from scistream.control_server.data_servers import Proxies, writers_below
+from scistream.control_server.events import Events
 from scistream.control_server.journal import Journal
 from scistream.control_server.ports import PortPool
 from scistream.control_server.recovery import Recovery
@@ -52,7 +53,7 @@ async def restored(settings: Settings, log: FilteringBoundLogger, stack: AsyncEx
         journal.records()
     pool = PortPool(settings.listener_ip, settings.port_range, who_listens)
     proxies = Proxies()
-    supervisor = Supervisor(journal=journal, directory=directory, data_servers=proxies, log=log)
+    supervisor = Supervisor(journal=journal, directory=directory, data_servers=proxies, events=Events(), log=log)
     registry = Registry(engine, pool, supervisor, patience=Patience(hello=settings.hello_timeout))
     recovery = Recovery(journal, pool, proxies, supervisor, engine)
     registry.take_over(await recovery.sessions())

@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from scistream.addresses import Endpoint
 from scistream.control_server.data_servers import DataServers
+from scistream.control_server.events import Events
 from scistream.control_server.journal import Journal
 from scistream.control_server.sessions import Session, Update
 from scistream.engines.lifecycle import ProcessMark
@@ -41,12 +42,20 @@ class Supervisor:
         journal: where sessions survive a restart.
         directory: where the data servers' files lie.
         data_servers: what starts and ends them.
-        log: where events are told.
+        events: where they are told to those who watch.
+        log: where they are told to the operator.
     """
 
     def __init__(
-        self, *, journal: Journal, directory: Path, data_servers: DataServers, log: FilteringBoundLogger
+        self,
+        *,
+        journal: Journal,
+        directory: Path,
+        data_servers: DataServers,
+        events: Events,
+        log: FilteringBoundLogger,
     ) -> None:
+        self.events = events
         self._journal = journal
         self._directory = directory
         self._data_servers = data_servers

@@ -14,13 +14,14 @@ import structlog
 from scistream.addresses import Endpoint, PortRange
 from scistream.auth import Identity
 from scistream.control_server.callers import Caller
+from scistream.control_server.events import Events
 from scistream.control_server.journal import Journal
 from scistream.control_server.ports import Reservation
 from scistream.control_server.recovery import Recovery
 from scistream.control_server.registry import Hello, Patience, Registry
 from scistream.control_server.sessions import Session, SessionRequest, Update
 from scistream.control_server.supervisor import Supervisor
-from scistream.engines.base import Engine, Installation, Plan
+from scistream.engines.base import Engine, Installation, Plan, Traffic
 from scistream.engines.lifecycle import ProcessMark
 from scistream.errors import Code, SciStreamError
 from scistream.terms import NO_AUTH, Direction, Encryption, parse_uid
@@ -64,6 +65,7 @@ class MemoryDataServers:
         self.refusal: SciStreamError | None = None
         self.stuck: SciStreamError | None = None
         self.words = "its last words"
+        self.carried = Traffic()
         self._pids = itertools.count(1000)
         self._ends: dict[int, asyncio.Event] = {}
 
@@ -75,6 +77,17 @@ class MemoryDataServers:
         mark = ProcessMark(next(self._pids), 7)
         self.running[mark.pid] = plan
         return mark
+
+    async def drain(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+        await self._ends.setdefault(mark.pid, asyncio.Event()).wait()
+
+    async def retarget(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.running[mark.pid] = plan
+
+    async def traffic(self, engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
+        return self.carried
 
     async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
         if self.stuck is not None:
@@ -142,6 +155,7 @@ class Site:
             journal=self.journal,
             directory=directory,
             data_servers=self.data_servers,
+            events=Events(),
             log=structlog.wrap_logger(None, processors=[structlog.stdlib.add_log_level, self.events]),
         )
         ticks = itertools.count(1_000_000)
