@@ -13,10 +13,10 @@ export ENGINE DATA FRAMES
 SCRIPTS := .ci/run tools/bootstrap tools/sanity
 bin := $(VENV)/bin
 
-.PHONY: help demo test lint unit packages venv constraints clean
+.PHONY: help demo test lint unit bench-control packages venv constraints clean
 
 help: ## Say what there is.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## Two facilities, one stream, real bytes. ENGINE=haproxy|nginx|stunnel DATA=FILE FRAMES=N
 	@exec $(bin)/python -m scistream.demo
@@ -26,6 +26,9 @@ test: packages lint ## All checks and tests.
 
 unit: venv ## The tests that need neither proxies nor a network.
 	$(bin)/python -m pytest tests/unit $(PYTEST)
+
+bench-control: venv ## Measure the control server and the client into benchmarks/control.json (up to 10 minutes).
+	@exec $(bin)/python benchmarks/control.py
 
 lint: venv ## Style, types, generated code, the collection's own rules.
 	$(bin)/ruff check .

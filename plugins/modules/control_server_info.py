@@ -126,6 +126,11 @@ control_server:
           returned: success
           type: str
           sample: none
+        can_limit_rate:
+          description: Whether it can hold a session to a rate.
+          returned: success
+          type: bool
+          sample: false
     authentication:
       description: How it authenticates its users. V(NO_AUTH) where everybody may do everything.
       returned: success
@@ -157,6 +162,32 @@ control_server:
       returned: success
       type: int
       sample: 1
+    scope:
+      description: What a token has to be for. Empty where it authenticates nobody.
+      returned: success
+      type: str
+      sample: https://auth.globus.org/scopes/2c8d9f3e-0b1a-4c5d-8e7f-6a5b4c3d2e1f/scistream
+    default_lease:
+      description: How many seconds a session lasts that asks for nothing else. V(0) for no end.
+      returned: success
+      type: float
+      sample: 0.0
+    longest_lease:
+      description: The longest lease that can be asked for, in seconds. V(0) for no end.
+      returned: success
+      type: float
+      sample: 86400.0
+    metrics_address:
+      description: Where Prometheus finds its metrics. Empty where they are off.
+      returned: success
+      type: str
+      sample: 127.0.0.1:9100
+    warnings:
+      description: What its operator should know, a sentence each.
+      returned: success
+      type: list
+      elements: str
+      sample: []
 failure:
   description: What went wrong, for programs. The sentence for people is in C(msg).
   returned: failure

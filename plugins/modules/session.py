@@ -15,8 +15,8 @@ description:
   - Opens a session on a control server, which starts the data server that carries the bytes, and releases it.
   - A stream is two sessions with one uid. The inbound one is in front of the targets, and writes a ticket. The
     outbound one is in front of the application that connects, and reads the ticket.
-  - A session that is there with the same parameters is left alone. One that failed, or has other parameters, is
-    released and opened anew, which cuts its connections.
+  - A session that is there with the same parameters is left alone. One that failed or drains, or has other parameters,
+    is released and opened anew, which cuts its connections.
   - A control server that speaks the old protocol only does not describe its sessions. There, the uid that is taken
     already is the session that is there, and its facts come from the ticket. In check mode, nothing else can be known
     there.
@@ -44,15 +44,31 @@ options:
     aliases: [num_conn]
   rate:
     description:
-      - Rate in kb/s of application bytes. It is stored and shown, and not applied yet.
+      - Rate in kb/s of application bytes that the session is held to. By default it is held to none, and a session
+        that is there may have any.
+      - Refused where the control server's engine cannot hold a session to a rate.
     type: int
-    default: 10000
+  lease:
+    description:
+      - How long the session lasts, from its opening on, as V(90) (seconds), V(30m), V(8h) or V(unlimited). By default
+        as the control server says.
+      - It counts where the task opens the session. One that is there keeps the lease that it has.
+      - Refused by a control server that speaks the old protocol only, unless it is V(unlimited).
+    type: str
+  drain:
+    description:
+      - With O(state=absent), how many seconds the running connections have to end by themselves. No new ones are let in
+        during that time. What is left then is cut.
+      - Without it they are cut at once.
+    type: float
+    default: 0
   ticket:
     description:
       - File on the controller that the facility of the inbound end hands to the one of the outbound end (mode 0600).
       - An inbound session writes it, and removes it when it is released. An outbound session reads it, and needs
         neither O(name) nor O(uid) nor O(targets) then.
-      - It holds the key that the two gateways share, where their engine encrypts.
+      - It holds the key that the two gateways share, where their engine encrypts. An inbound session on such an engine
+        is refused without it.
     type: path
 extends_documentation_fragment:
   - scistream.core.attributes
@@ -101,6 +117,25 @@ EXAMPLES = r"""
     server_certificate: facility-b.crt
     targets: ["192.0.2.7:5100"]
 
+- name: Offer the detector's service for one shift
+  scistream.core.session:
+    name: beamline-7
+    direction: inbound
+    control_server: gateway.facility-a.example:5000
+    server_certificate: facility-a.crt
+    targets: ["10.0.0.5:5074"]
+    ticket: beamline-7.ticket
+    lease: 8h
+
+- name: Release it, and give running connections five minutes to end
+  scistream.core.session:
+    name: beamline-7
+    direction: inbound
+    control_server: gateway.facility-a.example:5000
+    server_certificate: facility-a.crt
+    state: absent
+    drain: 300
+
 - name: Release it
   scistream.core.session:
     name: beamline-7
@@ -134,7 +169,7 @@ session:
       type: str
       sample: inbound
     state:
-      description: One of V(requested), V(registered), V(active), V(released) and V(failed).
+      description: One of V(requested), V(registered), V(active), V(draining), V(released) and V(failed).
       returned: success
       type: str
       sample: active
@@ -156,10 +191,10 @@ session:
       type: int
       sample: 1
     rate:
-      description: The rate that was asked for, in kb/s. It is not applied yet.
+      description: The rate that was asked for, in kb/s. V(0) where none was.
       returned: success
       type: int
-      sample: 10000
+      sample: 0
     engine:
       description: What carries the bytes. Empty where the control server speaks the old protocol only.
       returned: success
@@ -187,12 +222,57 @@ session:
       returned: success
       type: str
       sample: ""
+    lease_expires:
+      description: When its lease ends, and it with it, in seconds since the epoch. V(0) where it has no end.
+      returned: success
+      type: float
+      sample: 1795417015.5
+    idle_since:
+      description: Since when no byte has gone through, in seconds since the epoch. V(0) where that is not known.
+      returned: success
+      type: float
+      sample: 1795388412.1
+    restarts:
+      description: How often its data server was started again after it had ended by itself.
+      returned: success
+      type: int
+      sample: 0
+    traffic:
+      description: What its data server has carried since it started, as its engine tells it.
+      returned: success
+      type: dict
+      contains:
+        connections_open:
+          description: Connections that are open.
+          returned: success
+          type: int
+          sample: 1
+        connections_total:
+          description: Connections that there have been.
+          returned: success
+          type: int
+          sample: 3
+        bytes_to_targets:
+          description: Application bytes towards the targets.
+          returned: success
+          type: int
+          sample: 1048576
+        bytes_from_targets:
+          description: Application bytes from the targets.
+          returned: success
+          type: int
+          sample: 5368709120
+        refused_peers:
+          description: Peers that were turned away because they had no key.
+          returned: success
+          type: int
+          sample: 0
 differences:
   description: What about the session that was there was not as wished, in words. Empty where it was, or there was none.
   returned: success
   type: list
   elements: str
-  sample: ["rate 5000, not 10000"]
+  sample: ["connections 1, not 2"]
 failure:
   description: What went wrong, for programs. The sentence for people is in C(msg).
   returned: failure
@@ -251,7 +331,9 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "targets": {"type": "list", "elements": "str", "aliases": ["prod_listeners", "remote_listeners"]},
     "connections": {"type": "int", "aliases": ["num_conn"]},
-    "rate": {"type": "int", "default": 10000},
+    "rate": {"type": "int"},
+    "lease": {"type": "str"},
+    "drain": {"type": "float", "default": 0},
     "ticket": {"type": "path"},
 }
 
@@ -281,8 +363,10 @@ class _Session:
         """Open it where the one that is there does not do."""
         request = self._request()
         act = self.client.plan_session if self.module.check_mode else self.client.ensure_session
+        name = self.params["name"] or ""
         with self.client.connect(control_server(self.module)) as connection:
-            outcome = act(connection, request, ticket=self.ticket, name=self.params["name"] or "")
+            self.client.check_ticket(connection, self.client.make_wish(request, self.ticket, name))
+            outcome = act(connection, request, ticket=self.ticket, name=name)
         return self._result(outcome, self._compare(outcome))
 
     def absent(self) -> dict[str, t.Any]:
@@ -296,8 +380,10 @@ class _Session:
             outcome = self.client.Outcome(None, changed=False, before=None, after=None)
             return self._result(outcome, self._compare(outcome))
         act = self.client.plan_absent if self.module.check_mode else self.client.ensure_absent
+        if not 0 <= self.params["drain"] < float("inf"):
+            raise refused(self.module, "drain", "it is a number of seconds, 0 for none")
         with self.client.connect(control_server(self.module)) as connection:
-            outcome = act(connection, uid, self.direction, ticket=self.ticket)
+            outcome = act(connection, uid, self.direction, ticket=self.ticket, drain=self.params["drain"])
         differences = self._compare(outcome)
         if held and held.uid == uid and not self.is_outbound:
             # An outbound end's ticket is a copy of the other facility's, and stays.
@@ -312,12 +398,20 @@ class _Session:
         # The ticket of an inbound session is its own, and the client's to compare.
         given = held if self.is_outbound else None
         targets = self._targets(uid, given)
-        connections, rate = self.params["connections"], self.params["rate"]
+        connections, wishes = self.params["connections"], {"rate": self._rate(), "lease": self._lease()}
         if given:
-            return self.client.SessionRequest.of_ticket(given, rate=rate, connections=connections, targets=targets)
+            return self.client.SessionRequest.of_ticket(given, connections=connections, targets=targets, **wishes)
         if connections is None:
             connections = max(len(targets), 1)
-        return self.client.SessionRequest(uid, self.direction, targets, connections, rate)
+        return self.client.SessionRequest(uid, self.direction, targets, connections, **wishes)
+
+    def _rate(self) -> int:
+        asked = self.params["rate"]
+        return 0 if asked is None else load(self.module, "scistream.terms").parse_rate(asked)
+
+    def _lease(self) -> float | None:
+        asked = self.params["lease"]
+        return None if asked is None else load(self.module, "scistream.durations").parse_duration(asked)
 
     def _held(self) -> t.Any:
         """The ticket; None where there is none, and a session can be meant without it."""

@@ -73,7 +73,7 @@ sessions:
       type: str
       sample: inbound
     state:
-      description: One of V(requested), V(registered), V(active), V(released) and V(failed).
+      description: One of V(requested), V(registered), V(active), V(draining), V(released) and V(failed).
       returned: success
       type: str
       sample: active
@@ -95,10 +95,10 @@ sessions:
       type: int
       sample: 1
     rate:
-      description: The rate that was asked for, in kb/s. It is not applied yet.
+      description: The rate that was asked for, in kb/s. V(0) where none was.
       returned: success
       type: int
-      sample: 10000
+      sample: 0
     engine:
       description: What carries the bytes. Empty where the control server speaks the old protocol only.
       returned: success
@@ -126,6 +126,51 @@ sessions:
       returned: success
       type: str
       sample: ""
+    lease_expires:
+      description: When its lease ends, and it with it, in seconds since the epoch. V(0) where it has no end.
+      returned: success
+      type: float
+      sample: 1795417015.5
+    idle_since:
+      description: Since when no byte has gone through, in seconds since the epoch. V(0) where that is not known.
+      returned: success
+      type: float
+      sample: 1795388412.1
+    restarts:
+      description: How often its data server was started again after it had ended by itself.
+      returned: success
+      type: int
+      sample: 0
+    traffic:
+      description: What its data server has carried since it started, as its engine tells it.
+      returned: success
+      type: dict
+      contains:
+        connections_open:
+          description: Connections that are open.
+          returned: success
+          type: int
+          sample: 1
+        connections_total:
+          description: Connections that there have been.
+          returned: success
+          type: int
+          sample: 3
+        bytes_to_targets:
+          description: Application bytes towards the targets.
+          returned: success
+          type: int
+          sample: 1048576
+        bytes_from_targets:
+          description: Application bytes from the targets.
+          returned: success
+          type: int
+          sample: 5368709120
+        refused_peers:
+          description: Peers that were turned away because they had no key.
+          returned: success
+          type: int
+          sample: 0
 failure:
   description: What went wrong, for programs. The sentence for people is in C(msg).
   returned: failure

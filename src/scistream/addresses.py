@@ -25,6 +25,7 @@ def parse_host(text: str) -> str:
     Raises:
         SciStreamError: BAD_ADDRESS.
     """
+    _refuse_scheme(text)
     try:
         return str(_ip(text))
     except ValueError:
@@ -34,6 +35,21 @@ def parse_host(text: str) -> str:
     if len(text) > _MAX_HOST or labels[-1].isdigit() or not all(_LABEL.fullmatch(label) for label in labels):
         raise SciStreamError(Code.BAD_ADDRESS, address=text, reason="the host is neither a name nor an IP address")
     return text.lower()
+
+
+def _refuse_scheme(text: str) -> None:
+    """Name what is not carried: UDP (U63), and what is no address but a link."""
+    scheme, found, _ = text.partition("://")
+    if not found:
+        return
+    if scheme.lower() == "udp":
+        raise SciStreamError(
+            Code.UNSUPPORTED_HERE,
+            what=f"UDP ({text})",
+            reason="the engines carry TCP only",
+            alternative="let the application send over TCP, or carry its datagrams in a TCP tunnel of its own",
+        )
+    raise SciStreamError(Code.BAD_ADDRESS, address=text, reason=f"it begins with {scheme}://, and is to be HOST:PORT")
 
 
 def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -77,6 +93,7 @@ class Endpoint:
         Raises:
             SciStreamError: BAD_ADDRESS.
         """
+        _refuse_scheme(text)
         host, bracket, rest = text.partition("]")
         if bracket and host.startswith("["):
             return cls(_parse_ipv6(host[1:], text), _port_after(rest, text, default_port))

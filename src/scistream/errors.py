@@ -38,9 +38,9 @@ class Code(enum.StrEnum):
 
     ALREADY_RUNNING = "ALREADY_RUNNING"
     APPLICATION_FAILED = "APPLICATION_FAILED"
+    AUTHENTICATION_CONTRADICTORY = "AUTHENTICATION_CONTRADICTORY"
     AUTHENTICATION_REFUSED = "AUTHENTICATION_REFUSED"
     AUTHENTICATION_REQUIRED = "AUTHENTICATION_REQUIRED"
-    AUTHENTICATION_UNAVAILABLE = "AUTHENTICATION_UNAVAILABLE"
     AUTHENTICATION_UNDECIDED = "AUTHENTICATION_UNDECIDED"
     BAD_ADDRESS = "BAD_ADDRESS"
     BAD_CONFIGURATION = "BAD_CONFIGURATION"
@@ -87,22 +87,27 @@ class Code(enum.StrEnum):
     FILE_UNWRITABLE = "FILE_UNWRITABLE"
     HELLO_TIMEOUT = "HELLO_TIMEOUT"
     INTERNAL = "INTERNAL"
+    JOURNAL_DAMAGED = "JOURNAL_DAMAGED"
     JOURNAL_UNREADABLE = "JOURNAL_UNREADABLE"
     LEFT_BEHIND = "LEFT_BEHIND"
     LISTEN_ADDRESS_FOREIGN = "LISTEN_ADDRESS_FOREIGN"
     LOGIN_FAILED = "LOGIN_FAILED"
     LOGIN_WANTED = "LOGIN_WANTED"
+    METRICS_PORT_IN_USE = "METRICS_PORT_IN_USE"
     NOT_OWNER = "NOT_OWNER"
     NOT_RUNNING = "NOT_RUNNING"
     NO_TARGETS = "NO_TARGETS"
     OLD_CONTROL_SERVER = "OLD_CONTROL_SERVER"
     OUTPUT_UNWRITABLE = "OUTPUT_UNWRITABLE"
+    PATH_BROKEN = "PATH_BROKEN"
     PLAIN_TEXT_SERVER = "PLAIN_TEXT_SERVER"
     PORTS_EXHAUSTED = "PORTS_EXHAUSTED"
+    PORTS_MISCOUNTED = "PORTS_MISCOUNTED"
     PORT_NOT_OFFERED = "PORT_NOT_OFFERED"
     PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
     RETARGET_REFUSED = "RETARGET_REFUSED"
     SECRET_EXPOSED = "SECRET_EXPOSED"
+    SECRET_READABLE = "SECRET_READABLE"
     SESSION_KEY_MISSING = "SESSION_KEY_MISSING"
     SESSION_NOT_ACTIVE = "SESSION_NOT_ACTIVE"
     SESSION_NOT_REGISTERED = "SESSION_NOT_REGISTERED"
@@ -116,6 +121,7 @@ class Code(enum.StrEnum):
     TOKEN_EXPOSED = "TOKEN_EXPOSED"
     TOKEN_REFUSED = "TOKEN_REFUSED"
     TOO_MANY_TARGETS = "TOO_MANY_TARGETS"
+    TOO_MANY_WATCHERS = "TOO_MANY_WATCHERS"
     UID_EXISTS = "UID_EXISTS"
     UID_UNKNOWN = "UID_UNKNOWN"
     UNSUPPORTED_HERE = "UNSUPPORTED_HERE"
@@ -168,30 +174,30 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "read its words above; see that its address is free, and that the stream is open",
         *_STATE,
     ),
+    Code.AUTHENTICATION_CONTRADICTORY: Entry(
+        "the control server was told to check tokens, by a client secret, and to let everybody in, by insecure_no_auth",
+        "the two come from different places: options, environment, systemd credential, configuration file",
+        "leave out one of them: insecure_no_auth to have tokens checked, client_secret to let everybody in",
+        *_FORMAT,
+    ),
     Code.AUTHENTICATION_REFUSED: Entry(
         "the control server {server} refuses the caller: {words}",
         "the token is missing, has expired, or does not allow this",
-        "put a token that is good there into the environment as SCISTREAM_TOKEN",
+        "log in: s2uc login --scope SCOPE; or put a token that is good there into the environment as SCISTREAM_TOKEN",
         *_AUTH,
     ),
     Code.AUTHENTICATION_REQUIRED: Entry(
-        "the call carries no token, and the control server {server} wants one for {scope}",
+        "the call carries no token, and the control server wants one for {scope}",
         "nobody logged in here, or the token was not handed on",
         "log in: s2uc login --scope {scope}; or put a token into the environment as SCISTREAM_TOKEN",
         *_AUTH,
         deployed="Authentication token is invalid for scope {scope}",
     ),
-    Code.AUTHENTICATION_UNAVAILABLE: Entry(
-        "this control server cannot check tokens yet, and a client secret was given",
-        "token introspection is not built",
-        "start it on a trusted network with --insecure-no-auth, or wait for the release that has it",
-        *_UNSUPPORTED,
-    ),
     Code.AUTHENTICATION_UNDECIDED: Entry(
         "the control server was told neither how to authenticate its users nor that it shall not",
         "the deployed tools leave authentication off without a word; here it is off only by name",
-        "add --insecure-no-auth (or --compat, which takes the deployed defaults) where everyone who reaches the port "
-        "may open streams",
+        "give it client_id and client_secret, and it checks tokens; or, where everyone who reaches the port may open "
+        "streams, add --insecure-no-auth (or --compat, which takes the deployed defaults)",
         *_AUTH,
     ),
     Code.BAD_ADDRESS: Entry(
@@ -262,8 +268,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.BAD_TOKEN_STORE: Entry(
         "the token store {path} cannot be used: {reason}",
-        "it is damaged, or others than its owner can read it",
-        "remove it and log in again: s2uc logout, then s2uc login --scope SCOPE",
+        "it is damaged, others than its owner can read it, or another program holds it",
+        "forget it and log in again: s2uc logout, then s2uc login --scope SCOPE",
         *_AUTH,
     ),
     Code.BAD_UID: Entry(
@@ -368,7 +374,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.DATA_SERVER_LOST: Entry(
         "{engine} of session {uid} ended while it served the stream ({ending}): {output}",
         "it was killed from outside, it ran out of memory, or it met an error",
-        "read its words above; release the session and open it anew",
+        "it is started again by itself; where that does not help, read its words above",
         *_DATA_SERVER,
     ),
     Code.DATA_SERVER_SILENT: Entry(
@@ -471,11 +477,16 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "report it, with the log of the time",
         *_INTERNAL,
     ),
+    Code.JOURNAL_DAMAGED: Entry(
+        "the journal {path} is damaged: {reason}",
+        "the disk lost part of it, or something else wrote there",
+        "start the control server: it sets the file aside and tells which data servers run that it does not know",
+        *_STATE,
+    ),
     Code.JOURNAL_UNREADABLE: Entry(
         "the journal {path} cannot be used: {reason}",
-        "the file is damaged, written by another version, or the disk is full",
-        "make room, or move the file away: its sessions are then forgotten, and data servers that still run have to be "
-        "ended by hand",
+        "it was written by a later version, or this user may not use it",
+        "start the version that wrote it, or set the file's owner and mode right (0600)",
         *_STATE,
     ),
     Code.LEFT_BEHIND: Entry(
@@ -487,7 +498,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.LISTEN_ADDRESS_FOREIGN: Entry(
         "cannot listen on {address}: {reason}",
         "it is not an address of this host, or the port needs root",
-        "choose one of the host's addresses (ip address) with --listener-ip, and a port above 1023",
+        "choose one of the host's addresses (ip address) with --listener-ip, for the metrics with --metrics-ip, and a "
+        "port above 1023",
         *_STATE,
     ),
     Code.LOGIN_FAILED: Entry(
@@ -501,6 +513,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "nobody logged in here, or the login has ended and cannot be refreshed",
         "log in: s2uc login --scope {scope}",
         *_AUTH,
+    ),
+    Code.METRICS_PORT_IN_USE: Entry(
+        "the metrics port {address} is in use by {process}",
+        "another service listens there",
+        "end it, or choose another port with --metrics-port",
+        *_STATE,
     ),
     Code.NOT_OWNER: Entry(
         "session {uid} belongs to somebody else",
@@ -534,6 +552,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "released",
         *_STATE,
     ),
+    Code.PATH_BROKEN: Entry(
+        "a connection to entry point {entry_point} was {ending}: it does not reach the target",
+        "no application listens at the target, the other end's session is gone, or a firewall is between the gateways",
+        "start the application; see the inbound end with s2uc status on its own control server; then try again",
+        *_CONNECTION,
+    ),
     Code.PLAIN_TEXT_SERVER: Entry(
         "the control server {server} speaks plain text, and TLS was wanted",
         "it was started with --ssl=False, or another service answers on this port",
@@ -547,6 +571,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "release sessions that are done, or widen --port-range",
         *_RESOURCE,
     ),
+    Code.PORTS_MISCOUNTED: Entry(
+        "{ports} ports were named for {connections} connections (num_conn)",
+        "each connection is an entry point with a port of its own",
+        "name as many ports as connections; the number of connections need not be said then",
+        *_FORMAT,
+    ),
     Code.PORT_NOT_OFFERED: Entry(
         "port {port} was asked for, and this control server offers {range}",
         "entry points lie in the range that the gateway's operator opened",
@@ -554,9 +584,9 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         *_FORMAT,
     ),
     Code.PROVIDER_UNAVAILABLE: Entry(
-        "the identity provider {provider} did not say whether the token is good: {reason}",
-        "it is down or slow, or this gateway cannot reach it",
-        "try again in a moment; running streams go on",
+        "the identity provider {provider} could not be asked: {reason}",
+        "it is down or slow, it cannot be reached from there, or it is not set up as this needs it",
+        "try again in a moment, and read the reason above where it stays so; running streams go on",
         *_CONNECTION,
     ),
     Code.RETARGET_REFUSED: Entry(
@@ -569,7 +599,13 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "a client secret stands on the command line",
         "every user of this host can read it there, and the shell's history keeps it",
         "put it into the configuration file as client_secret (mode 0600), or into the environment as "
-        "SCISTREAM_CLIENT_SECRET; --compat takes it as it is",
+        "SCISTREAM_CLIENT_SECRET, or say - in its place and write it to the input; --compat takes it as it is",
+        *_FORMAT,
+    ),
+    Code.SECRET_READABLE: Entry(
+        "the client secret stands in {path}, which is not for its owner alone (mode {mode})",
+        "whoever reads it can ask the identity provider in this control server's name",
+        "close it: chmod 600 {path}; and have a new secret issued where others may have read this one",
         *_FORMAT,
     ),
     Code.SESSION_KEY_MISSING: Entry(
@@ -641,8 +677,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.TOKEN_REFUSED: Entry(
         "Authentication token is invalid for scope {scope}: {reason}",
         "it has expired, was revoked, or was issued for another control server or purpose",
-        "verify it: s2uc check-auth --scope {scope}; authenticate again: s2uc login --scope {scope}; see that the "
-        "control server has the right client id",
+        "verify it: s2uc check-auth --scope {scope}; authenticate again: s2uc login --scope {scope} "
+        "--force; see that the control server has the right client id",
         *_AUTH,
         deployed="Authentication token is invalid for scope {scope}",
     ),
@@ -651,6 +687,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "each target needs an entry point of its own",
         "ask for {targets} connections (num_conn), or name fewer targets",
         *_FORMAT,
+    ),
+    Code.TOO_MANY_WATCHERS: Entry(
+        "{limit} clients watch this control server already",
+        "a program opens watches and does not end them",
+        "look once in place of watching (s2uc list), or end other watches first",
+        *_RESOURCE,
     ),
     Code.UID_EXISTS: Entry(
         "a session with uid {uid} exists already ({state})",
@@ -662,7 +704,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.UID_UNKNOWN: Entry(
         "there is no session with uid {uid}",
         "it was released, it never was, or it lives on another control server",
-        "look at what is there: ansible localhost -m scistream.core.session_info -a 'control_server=HOST:PORT'",
+        "look at what is there: s2uc list --s2cs HOST:PORT (module: scistream.core.session_info)",
         *_UNKNOWN_UID,
         deployed="entry not found for uid '{uid}'",
     ),
@@ -761,7 +803,7 @@ class SciStreamError(Exception):
         try:
             body = json.loads(data)
             error = cls(Code(body["code"]), **body["facts"])
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError):
             return None
         error.was_sent = True
         return error

@@ -17,12 +17,15 @@ __all__ = [
     "DEFAULT_PORT_RANGE",
     "DEFAULT_RATE",
     "HELLO_TIMEOUT",
+    "HOST_OPERATOR",
     "MAX_CONNECTIONS",
     "MAX_LEASE",
     "MAX_RATE",
     "MOCK_UID",
     "NO_AUTH",
     "OLD_NO_AUTH",
+    "RESERVED_SUBJECTS",
+    "TOKEN_VARIABLE",
     "Direction",
     "Encryption",
     "SessionState",
@@ -52,6 +55,12 @@ MOCK_UID: Final = "4f8583bc-a4d3-11ee-9fd6-034d1fcbd7c3"
 # What stands where a token would, when authentication is off: our word, and the deployed tools' word on the wire.
 NO_AUTH: Final = "NO_AUTH"
 OLD_NO_AUTH: Final = "INVALID_TOKEN"
+# A token that goes before every stored one; an argument is everybody's to read.
+TOKEN_VARIABLE: Final = "SCISTREAM_TOKEN"  # noqa: S105 - its name
+# Who calls with the secret that lies in the control server's state directory: `s2cs status` on its own host.
+HOST_OPERATOR: Final = "HOST_OPERATOR"
+# No identity provider may call anybody so.
+RESERVED_SUBJECTS: Final = frozenset({NO_AUTH, OLD_NO_AUTH, HOST_OPERATOR})
 
 Uid = NewType("Uid", str)
 

@@ -29,6 +29,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from command_line import gateway, tools  # noqa: F401 - fixtures
 from scistream import certificates
 from scistream.protocol import control_pb2_grpc, operations_pb2_grpc
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,8 +53,8 @@ def facility(control_server_factory) -> Iterator[Callable[..., tuple[object, Con
         connection.close()
 
 
-def _inbound(target: str, uid: Uid = _UID, connections: int = 1, rate: int = 10000) -> SessionRequest:
-    return SessionRequest(uid, Direction.INBOUND, (Endpoint.parse(target),), connections, rate)
+def _inbound(target: str, uid: Uid = _UID, connections: int = 1, **wishes: Any) -> SessionRequest:
+    return SessionRequest(uid, Direction.INBOUND, (Endpoint.parse(target),), connections, **wishes)
 
 
 @pytest.mark.parametrize("engine", ["haproxy", "nginx", "stunnel"])
@@ -126,8 +127,8 @@ def test_other_parameters_open_the_session_anew(facility, echo_target) -> None:
     ensure_session(connection, _inbound(echo_target.endpoint))
     wishes = {
         "connections 1, not 2": _inbound(echo_target.endpoint, connections=2),
-        "rate 10000, not 7": _inbound(echo_target.endpoint, connections=2, rate=7),
-        f"targets {echo_target.endpoint}, not 127.0.30.9:1": _inbound("127.0.30.9:1", connections=2, rate=7),
+        f"targets {echo_target.endpoint}, not 127.0.30.9:1": _inbound("127.0.30.9:1", connections=2),
+        "ports 23201, 23202, not 23220, 23221": _inbound("127.0.30.9:1", connections=2, ports=(23220, 23221)),
     }
     for words, request in wishes.items():
         assert plan_session(connection, request).differences == (words,)
@@ -250,7 +251,7 @@ def test_the_control_server_tells_what_it_is(facility) -> None:
 
 def test_a_control_server_that_ends_in_a_call_is_told(facility) -> None:
     server, connection = facility()
-    pending = connection.request(_UID, Direction.INBOUND, 1, 10000)
+    pending = connection.request(_UID, Direction.INBOUND, 1)
     while not connection.list_sessions():
         time.sleep(0.02)
     server.process.kill()

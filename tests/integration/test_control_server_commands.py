@@ -140,7 +140,7 @@ def test_stop_release_releases_also_what_a_killed_server_left(s2cs, pair, tmp_pa
     assert not [path for path in (tmp_path / "state").iterdir() if path.name.startswith("one")]
 
 
-def test_u04_u27_a_taken_control_port_is_refused_and_its_holder_named(s2cs, pair, control_server_factory):
+def test_u04_u27_u38_a_taken_control_port_is_refused_and_its_holder_named(s2cs, pair, control_server_factory):
     first = control_server_factory(address="127.0.20.21", port=22400)
     for command in ((), ("start",)):
         refused = s2cs(*command, *OPEN)
@@ -163,7 +163,7 @@ def test_a_taken_state_directory_is_refused_and_its_holder_named(s2cs, pair):
     [
         ((), 3, "AUTHENTICATION_UNDECIDED", "--insecure-no-auth"),
         (("--insecure-no-auth", "--client-secret=hunter2"), 2, "SECRET_EXPOSED", "every user of this host can read it"),
-        (("--compat", "--client-secret=hunter2"), 10, "AUTHENTICATION_UNAVAILABLE", "cannot check tokens"),
+        (("--insecure-no-auth", "--provider=http://x.example"), 2, "BAD_CONFIGURATION", "tokens travel over https://"),
         (("--insecure-no-auth", "--type=socat"), 2, "ENGINE_UNKNOWN", "choose one of haproxy, nginx, stunnel"),
         (("--insecure-no-auth", "--port-range=20-10"), 2, "BAD_PORT_RANGE", "it runs backwards"),
         (("--insecure-no-auth", "--port=x"), 2, "BAD_CONFIGURATION", "port = 'x' in option --port"),

@@ -46,7 +46,7 @@ def pair(tmp_path):
 def test_check_judges_a_configuration_while_its_server_runs(s2cs, pair, tmp_path):
     text = 'listener_ip = "127.0.20.22"\nport = 22450\nport_range = "22460-22469"\ninsecure_no_auth = true\n'
     (tmp_path / "s2cs.toml").write_text(text + 'state_directory = "state"\n')
-    good = "good: 127.0.20.22:22450, haproxy, entry points 22460-22469, TLS\n"
+    good = "good: 127.0.20.22:22450, haproxy, entry points 22460-22469, TLS, NO_AUTH\n"
     for _ in range(2):
         checked = s2cs("check", "--config=s2cs.toml")
         assert (checked.returncode, checked.stdout) == (0, good), checked.stderr
@@ -170,11 +170,11 @@ def test_u19_a_client_secret_on_the_command_line_is_refused(s2cs, pair):
     assert refused.returncode == 2
     assert refused.stderr.endswith("[SECRET_EXPOSED]\n")
     elsewhere = s2cs("start", *OPEN, SCISTREAM_CLIENT_SECRET="hunter2")
-    as_deployed = s2cs("start", *HERE, "--compat", "--client-secret=hunter2")
+    as_deployed = s2cs("start", *OPEN, "--compat", "--client-secret=hunter2")
     for result in (refused, elsewhere, as_deployed):
         assert "hunter2" not in result.stdout + result.stderr
     for result in (elsewhere, as_deployed):
-        assert (result.returncode, "[AUTHENTICATION_UNAVAILABLE]" in result.stderr) == (10, True)
+        assert (result.returncode, "[AUTHENTICATION_CONTRADICTORY]" in result.stderr) == (2, True)
 
 
 class _Healthy(health_pb2_grpc.HealthServicer):

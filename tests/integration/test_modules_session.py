@@ -62,7 +62,7 @@ def walk(before: str, action: str, arguments: dict[str, Any]) -> list[dict[str, 
 
 def foreseeable(result: Result) -> dict[str, Any]:
     """The facts of a session that the control server has no say in."""
-    told = ("entry_points", "opened", "owner")
+    told = ("entry_points", "opened", "owner", "lease_expires", "idle_since", "traffic")
     return {key: value for key, value in result["session"].items() if key not in told}
 
 
@@ -146,7 +146,7 @@ def test_check_only_reads(tmp_path: Path, control_server: ControlServers) -> Non
 
 def test_other_parameters_open_a_session_anew(tmp_path: Path, control_server: ControlServers) -> None:
     server = control_server()
-    wish = reach(server) | {"uid": "beam", "direction": "PROD", "targets": [_NOBODY], "rate": 5}
+    wish = reach(server) | {"uid": "beam", "direction": "PROD", "targets": [_NOBODY], "lease": "8h"}
     other = wish | {"targets": [_NOBODY, "127.0.40.9:24998"], "num_conn": 3}
     run = run_play(
         [
@@ -163,7 +163,8 @@ def test_other_parameters_open_a_session_anew(tmp_path: Path, control_server: Co
     assert check["diff"]["after"] == {"connections": 3, "targets": other["targets"]}
     assert "connections 1, not 3" in do["differences"]
     assert len(do["session"]["entry_points"]) == 3
-    assert run.named("first")["session"]["rate"] == 5
+    first = run.named("first")["session"]
+    assert (first["rate"], round(first["lease_expires"] - first["opened"])) == (0, 8 * 3600)
     assert run.named("other order").changed
 
 
@@ -243,6 +244,7 @@ def test_u50_bad_input_fails_with_a_sentence_and_a_code_and_leaves_nothing(
 ) -> None:
     server, plain = control_server(), control_server(_OUTBOUND, ssl=False)
     local = control_server("127.0.0.1", port=24120)
+    keyed = control_server("127.0.40.3", engine="stunnel")
     stranger = certificate_factory(_INBOUND)
     wish = reach(server) | {"uid": "beam", "direction": "inbound", "targets": [_NOBODY]}
     nameless = {key: value for key, value in wish.items() if key != "uid"}
@@ -256,6 +258,10 @@ def test_u50_bad_input_fails_with_a_sentence_and_a_code_and_leaves_nothing(
         "more connections than ports": ("PORTS_EXHAUSTED", wish | {"connections": 11}),
         "no targets": ("NO_TARGETS", wish | {"targets": []}),
         "rate": ("BAD_RATE", wish | {"rate": 0}),
+        "u57 a rate that nothing keeps": ("ENGINE_CANNOT", wish | {"rate": 7}),
+        "lease": ("BAD_LEASE", wish | {"lease": "soon"}),
+        "u63 UDP": ("UNSUPPORTED_HERE", wish | {"targets": ["udp://10.0.0.5:5074"]}),
+        "no ticket": ("TICKET_WANTED", wish | reach(keyed)),
         "name": ("BAD_NAME", nameless | {"name": "tab\t"}),
         "neither name nor uid": ("BAD_CONFIGURATION", wish | {"uid": None}),
         "timeout": ("BAD_CONFIGURATION", wish | {"timeout": 0}),

@@ -11,15 +11,12 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from command_line import Tools, connection_to, listeners_in, uids, wait_for
 from old_protocol import OldControlServer
-from scistream.addresses import Endpoint
-from scistream.client import Connection, ControlServer, connect
 from scistream.errors import ExitCode
 
 _HOST = "127.0.30.11"
@@ -27,90 +24,9 @@ _MOCK = "4f8583bc-a4d3-11ee-9fd6-034d1fcbd7c3"
 _HEADING = "uid; s2cs; access_token; role"
 
 
-@dataclass
-class _Tools:
-    """Runs the tools in a directory of the test's own, with a home of its own."""
-
-    directory: Path
-    environment: dict[str, str]
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        command = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.directory,
-            env=self.environment,
-        )
-
-    def run(self, *words: str, code: int = ExitCode.OK) -> tuple[str, str]:
-        """Run to its end, which has to be `code`; what it said on stdout and stderr."""
-        with self.start(*words) as process:
-            out, err = process.communicate(timeout=60)
-        assert process.returncode == code, f"{words} ended with {process.returncode}: {out}{err}"
-        assert "Traceback" not in err
-        return out, err
-
-    def fail(self, code: ExitCode, *words: str) -> str:
-        """Run to a failure: nothing that says Listeners, one sentence."""
-        out, err = self.run(*words, code=code)
-        assert "Listeners" not in out
-        assert err.count("error:") == 1
-        return err
-
-
-@pytest.fixture
-def tools(tmp_path: Path, free_environment: dict[str, str]) -> _Tools:
-    home = tmp_path / "home"
-    home.mkdir()
-    environment = free_environment | {"HOME": str(home)}
-    environment.pop("XDG_CONFIG_HOME", None)
-    return _Tools(home, environment)
-
-
-@pytest.fixture
-def gateway(control_server_factory, tools: _Tools) -> Callable[..., object]:
-    """Start a control server on 127.0.30.NUMBER; its certificate is the tools' `server.crt`."""
-
-    def start(number: int = 11, **options):
-        port = 23300 + 30 * (number - 11)
-        options = {"port_range": f"{port + 1}-{port + 20}"} | options
-        server = control_server_factory(address=f"127.0.30.{number}", port=port, **options)
-        name = "server.crt" if number == 11 else f"server-{number}.crt"
-        (tools.directory / name).write_bytes(server.certificate.read_bytes())
-        return server
-
-    return start
-
-
-def _connection(server) -> Connection:
-    return connect(ControlServer(Endpoint.parse(server.endpoint), server.certificate))
-
-
-def _sessions(server) -> list[str]:
-    with _connection(server) as connection:
-        return [session.uid for session in connection.list_sessions()]
-
-
-def _await(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def _listeners(out: str) -> str:
-    """What a script of today takes out of the output."""
-    (line,) = [line for line in out.splitlines() if line.startswith("Listeners: ")]
-    return ",".join(json.loads(line.removeprefix("Listeners: ").replace("'", '"')))
-
-
 @pytest.mark.parametrize("spelling", ["-", "_"])
 def test_u54_a_stream_is_opened_used_and_released_in_both_spellings(
-    *, spelling, tools: _Tools, gateway, echo_target, round_trip, is_free
+    *, spelling, tools: Tools, gateway, echo_target, round_trip, is_free
 ) -> None:
     a, b = gateway(11), gateway(12)
 
@@ -124,14 +40,14 @@ def test_u54_a_stream_is_opened_used_and_released_in_both_spellings(
     assert lines[0] == _HEADING
     uid, address, token, role = lines[1].split(" ")
     assert (address, token, role, err) == (a.endpoint, "NO_AUTH", "PROD", "")
-    listeners = _listeners(out)
+    listeners = listeners_in(out)
     assert listeners.startswith("127.0.30.11:233")
     assert f"s2uc outbound-request {uid} {listeners} --s2cs " in out
 
     certificate = [spelled("--server-cert"), "server-12.crt", f"--s2cs={b.endpoint}"]
     out, _ = tools.run("s2uc", spelled("outbound-request"), uid, listeners, *certificate)
     assert out.splitlines()[:2] == [_HEADING, f"{uid} {b.endpoint} NO_AUTH CONS"]
-    entry_point = _listeners(out)
+    entry_point = listeners_in(out)
     assert round_trip(entry_point, b"through both") == b"through both"
 
     tools.run("s2uc", "release", uid, *certificate)
@@ -142,7 +58,7 @@ def test_u54_a_stream_is_opened_used_and_released_in_both_spellings(
 
 
 def test_a_ticket_hands_an_encrypted_stream_to_the_other_end(
-    *, tools: _Tools, gateway, echo_target, round_trip, tmp_path: Path
+    *, tools: Tools, gateway, echo_target, round_trip, tmp_path: Path
 ) -> None:
     a, b = gateway(11, engine="stunnel"), gateway(12, engine="stunnel")
     target = ["--remote_ip", echo_target.address, "--receiver_ports", str(echo_target.port)]
@@ -164,7 +80,7 @@ def test_a_ticket_hands_an_encrypted_stream_to_the_other_end(
     tools.run("s2uc", "release", "--ticket", "t.json", *far)
     assert ticket.exists()
     tools.run("s2uc", "release", "--ticket", "t.json", "--s2cs", a.endpoint)
-    assert _sessions(a) == _sessions(b) == []
+    assert uids(a) == uids(b) == []
     # Gone with its session: the same words open the next one.
     assert not ticket.exists()
     tools.run("s2uc", "inbound-request", *target, "--s2cs", a.endpoint, "--ticket", "t.json")
@@ -174,7 +90,7 @@ def test_a_ticket_hands_an_encrypted_stream_to_the_other_end(
 
 @pytest.mark.parametrize("command", ["inbound-request", "prod-req"])
 def test_an_encrypted_session_without_a_ticket_is_refused_before_it_is_opened(
-    command: str, tools: _Tools, gateway
+    command: str, tools: Tools, gateway
 ) -> None:
     server = gateway(11, engine="stunnel")
     words = ["s2uc", command, "--num_conn", "1", "--s2cs", server.endpoint]
@@ -184,7 +100,7 @@ def test_an_encrypted_session_without_a_ticket_is_refused_before_it_is_opened(
     assert "session requested" not in server.words()
 
 
-def test_the_ticket_of_another_session_is_not_written_over(tools: _Tools, gateway) -> None:
+def test_the_ticket_of_another_session_is_not_written_over(tools: Tools, gateway) -> None:
     server = gateway(11, engine="stunnel")
     words = ["inbound-request", "--num_conn", "1", "--s2cs", server.endpoint, "--ticket", "t.json", "--name"]
     tools.run("s2uc", *words, "y")
@@ -192,21 +108,21 @@ def test_the_ticket_of_another_session_is_not_written_over(tools: _Tools, gatewa
     err = tools.fail(ExitCode.BAD_INPUT, "s2uc", *words, "z")
     assert err.endswith("[BAD_TICKET]\n")
     assert (tools.directory / "t.json").read_bytes() == before
-    assert len(_sessions(server)) == 1
+    assert len(uids(server)) == 1
 
 
 @pytest.mark.parametrize(("inner", "outer"), [("stunnel", "haproxy"), ("haproxy", "stunnel")])
-def test_gateways_that_cannot_understand_each_other_are_refused(inner: str, outer: str, tools: _Tools, gateway) -> None:
+def test_gateways_that_cannot_understand_each_other_are_refused(inner: str, outer: str, tools: Tools, gateway) -> None:
     a, b = gateway(11, engine=inner), gateway(12, engine=outer)
     tools.run("s2uc", "inbound-request", "--num_conn=1", "--s2cs", a.endpoint, "--ticket", "t.json")
     far = ["--s2cs", b.endpoint, "--server-crt", "server-12.crt"]
     err = tools.fail(ExitCode.UNSUPPORTED, "s2uc", "outbound-request", "--ticket", "t.json", *far)
     assert err.endswith("[ENCRYPTION_MISMATCH]\n")
     assert outer in err
-    assert _sessions(b) == []
+    assert uids(b) == []
 
 
-def test_a_name_again_changes_nothing(tools: _Tools, gateway) -> None:
+def test_a_name_again_changes_nothing(tools: Tools, gateway) -> None:
     server = gateway(11, engine="stunnel")
     words = ["inbound-request", "--num_conn=1", "--s2cs", server.endpoint, "--name", "beam", "--ticket", "t.json"]
     first, _ = tools.run("s2uc", *words)
@@ -216,16 +132,16 @@ def test_a_name_again_changes_nothing(tools: _Tools, gateway) -> None:
     assert "nothing was changed" in again
     assert [line for line in again.splitlines() if "nothing was changed" not in line] == first.splitlines()
     assert (tools.directory / "t.json").read_bytes() == before
-    changed, _ = tools.run("s2uc", *words, "--rate=7")
-    assert "rate 10000, not 7" in changed
+    changed, _ = tools.run("s2uc", *words, "--receiver-ports=9")
+    assert "targets localhost:5074, not localhost:9" in changed
 
 
-def test_a_name_again_waits_for_no_application_controller(tools: _Tools, gateway, echo_target) -> None:
+def test_a_name_again_waits_for_no_application_controller(tools: Tools, gateway, echo_target) -> None:
     server = gateway()
     words = ["prod-req", "--num_conn=1", "--s2cs", server.endpoint, "--name", "beam", "--json"]
     with tools.start("s2uc", *words) as request:
-        _await(lambda: bool(_sessions(server)))
-        (uid,) = _sessions(server)
+        wait_for(lambda: bool(uids(server)))
+        (uid,) = uids(server)
         target = [echo_target.address, f"--receiver-ports={echo_target.port}"]
         tools.run("appctrl", "create-appctrl", uid, server.endpoint, "-", "PROD", *target)
         said, _ = request.communicate(timeout=60)
@@ -234,41 +150,72 @@ def test_a_name_again_waits_for_no_application_controller(tools: _Tools, gateway
     assert json.loads(again) == json.loads(said)
 
 
-def test_a_name_that_is_none_makes_no_site_secret(tools: _Tools) -> None:
+def test_a_name_that_is_none_makes_no_site_secret(tools: Tools) -> None:
     assert tools.fail(ExitCode.BAD_INPUT, "s2uc", "inbound-request", "--name", "").endswith("[BAD_NAME]\n")
     assert list(tools.directory.rglob("site.secret")) == []
 
 
-def test_a_taken_uid_is_freed_by_the_command_that_is_told(tools: _Tools, gateway) -> None:
+def test_a_taken_uid_is_freed_by_the_command_that_is_told(tools: Tools, gateway) -> None:
     server = gateway()
     words = ["inbound-request", "--mock", "--num_conn=1", "--s2cs", server.endpoint]
     tools.run("s2uc", *words)
     _, err = tools.run("s2uc", *words, code=ExitCode.SESSION)
     (command,) = [line.partition("to release it: ")[2] for line in err.splitlines() if "to release it: " in line]
     tools.run(*shlex.split(command))
-    assert _sessions(server) == []
+    assert uids(server) == []
 
 
-def test_u55_u56_the_defaults_are_the_documented_ones(tools: _Tools, gateway) -> None:
+def test_u55_u56_the_defaults_are_the_documented_ones(tools: Tools, gateway) -> None:
     server = gateway()
     out, _ = tools.run("s2uc", "inbound-request", "--s2cs", server.endpoint, "--json")
     session = json.loads(out)["session"]
     assert session["targets"] == [f"localhost:{port}" for port in (5074, 5075, 5076, 37000, 47000)]
-    assert (session["connections"], len(session["entry_points"]), session["rate"]) == (5, 5, 10000)
+    assert (session["connections"], len(session["entry_points"]), session["rate"]) == (5, 5, 0)
+    with tools.start("s2uc", "prod-req", "--s2cs", server.endpoint, "--json", "--mock") as request:
+        wait_for(lambda: len(uids(server)) == 2)
+        tools.run("appctrl", "create-appctrl", _MOCK, server.endpoint, "-", "PROD")
+        said, _ = request.communicate(timeout=60)
+    other = json.loads(said)["session"]
+    assert [other[key] for key in ("targets", "connections")] == [session[key] for key in ("targets", "connections")]
 
 
-def test_compat_and_mock_say_the_deployed_tools_words(tools: _Tools, gateway) -> None:
+def test_u56_one_target_has_one_listener_in_every_command(tools: Tools, gateway) -> None:
     server = gateway()
-    words = ["--mock", "True", "--compat", "--s2cs", server.endpoint, "--num_conn=2", "--rate=500"]
+    channel = ["--s2cs", server.endpoint, "--json"]
+    inbound = ["s2uc", "inbound-request", "--receiver-ports", "5074", "--ticket", "t.json", *channel]
+    session = json.loads(tools.run(*inbound)[0])["session"]
+    assert (session["connections"], len(session["entry_points"])) == (1, 1)
+    by_ticket = ["s2uc", "outbound-request", "--ticket", "t.json", *channel]
+    by_words = ["s2uc", "outbound-request", "other", session["entry_points"][0], *channel]
+    for words in (by_ticket, by_words):
+        assert len(json.loads(tools.run(*words)[0])["session"]["entry_points"]) == 1
+
+
+def test_compat_and_mock_say_the_deployed_tools_words(tools: Tools, gateway) -> None:
+    server = gateway()
+    words = ["--mock", "True", "--compat", "--s2cs", server.endpoint, "--num_conn=2"]
     out, err = tools.run("s2uc", "inbound_request", *words)
     assert out.splitlines()[1] == f"{_MOCK} {server.endpoint} INVALID_TOKEN PROD"
-    assert "not enforced yet" in err
-    with _connection(server) as connection:
+    assert err == ""
+    with connection_to(server) as connection:
         (session,) = connection.list_sessions()
-    assert (session.rate, session.connections) == (500, 2)
+    assert (session.rate, session.connections) == (0, 2)
 
 
-def test_u15_a_token_is_taken_from_the_environment_and_never_shown(tools: _Tools, gateway) -> None:
+def test_u57_a_rate_that_nothing_would_keep_is_refused_and_costs_no_session(tools: Tools, gateway) -> None:
+    server = gateway()
+    words = ["inbound-request", "--num_conn=1", "--s2cs", server.endpoint, "--name", "beam"]
+    err = tools.fail(ExitCode.UNSUPPORTED, "s2uc", *words, "--rate=500")
+    assert "it does not limit rates, and 500 kb/s was asked for" in err
+    assert err.endswith("[ENGINE_CANNOT]\n")
+    assert uids(server) == []
+    tools.run("s2uc", *words)
+    before = uids(server)
+    tools.fail(ExitCode.UNSUPPORTED, "s2uc", *words, "--rate=500")
+    assert uids(server) == before
+
+
+def test_u15_a_token_is_taken_from_the_environment_and_never_shown(tools: Tools, gateway) -> None:
     server = gateway()
     tools.environment.update(SCISTREAM_TOKEN="very-secret-token")
     out, err = tools.run("s2uc", "inbound-request", "--num_conn", "1", "--s2cs", server.endpoint)
@@ -276,7 +223,7 @@ def test_u15_a_token_is_taken_from_the_environment_and_never_shown(tools: _Tools
     assert "very-secret-token" not in out + err + server.words()
 
 
-def test_u50_server_down(tools: _Tools, gateway) -> None:
+def test_u50_server_down(tools: Tools, gateway) -> None:
     server = gateway()
     server.end()
     err = tools.fail(ExitCode.CONNECTION, "s2uc", "inbound-request", "--s2cs", server.endpoint)
@@ -284,22 +231,22 @@ def test_u50_server_down(tools: _Tools, gateway) -> None:
     assert err.endswith("[CONTROL_SERVER_UNREACHABLE]\n")
 
 
-def test_u50_certificate_missing(tools: _Tools) -> None:
+def test_u50_certificate_missing(tools: Tools) -> None:
     err = tools.fail(ExitCode.CERTIFICATE, "s2uc", "inbound-request", "--s2cs", f"{_HOST}:23399")
     assert "there is no certificate server.crt" in err
     assert "--server-cert (module: server_certificate)" in err
     assert err.endswith("[CERTIFICATE_MISSING]\n")
 
 
-def test_u50_port_taken(tools: _Tools, gateway) -> None:
+def test_u50_port_taken(tools: Tools, gateway) -> None:
     server = gateway(port_range="23301-23301")
     with socket.create_server((_HOST, 23301)):
         err = tools.fail(ExitCode.RESOURCE, "s2uc", "inbound-request", "--num_conn=1", "--s2cs", server.endpoint)
     assert err.endswith("[PORTS_EXHAUSTED]\n")
-    assert _sessions(server) == []
+    assert uids(server) == []
 
 
-def test_u50_proxy_not_installed(tools: _Tools, gateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_u50_proxy_not_installed(tools: Tools, gateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Of the proxies, only stunnel is found by the PATH alone.
     monkeypatch.setenv("PATH", str(tmp_path))
     server = gateway(engine="stunnel")
@@ -308,27 +255,27 @@ def test_u50_proxy_not_installed(tools: _Tools, gateway, monkeypatch: pytest.Mon
     assert "not installed" in err
     assert "apt-get install stunnel4" in err
     assert err.endswith("[ENGINE_MISSING]\n")
-    assert _sessions(server) == []
+    assert uids(server) == []
 
 
-def test_u50_unknown_uid_at_release(tools: _Tools, gateway) -> None:
+def test_u50_unknown_uid_at_release(tools: Tools, gateway) -> None:
     server = gateway()
     err = tools.fail(ExitCode.SESSION, "s2uc", "release", "nobody", "--s2cs", server.endpoint)
     assert "there is no session with uid nobody" in err
     assert err.endswith("[UID_UNKNOWN]\n")
 
 
-def test_u50_duplicate_uid(tools: _Tools, gateway) -> None:
+def test_u50_duplicate_uid(tools: Tools, gateway) -> None:
     server = gateway()
     words = ["inbound-request", "--mock=True", "--num_conn=1", "--s2cs", server.endpoint]
     tools.run("s2uc", *words)
     err = tools.fail(ExitCode.SESSION, "s2uc", *words)
     assert f"a session with uid {_MOCK} exists already (active)" in err
     assert "[UID_EXISTS]\n" in err
-    assert _sessions(server) == [_MOCK]
+    assert uids(server) == [_MOCK]
 
 
-def test_u50_update_that_fails_on_an_old_server(tools: _Tools, certificate_factory) -> None:
+def test_u50_update_that_fails_on_an_old_server(tools: Tools, certificate_factory) -> None:
     files = certificate_factory(_HOST)
     broken = "[Errno 2] No such file or directory: 'haproxy'"
     pool = range(23391, 23399)
@@ -339,24 +286,24 @@ def test_u50_update_that_fails_on_an_old_server(tools: _Tools, certificate_facto
         assert server.uids == set()
 
 
-def test_an_old_server_is_used_as_ours_is(tools: _Tools, certificate_factory, echo_target, round_trip) -> None:
+def test_an_old_server_is_used_as_ours_is(tools: Tools, certificate_factory, echo_target, round_trip) -> None:
     files = certificate_factory(_HOST)
     with OldControlServer(_HOST, 23390, range(23391, 23399), files.certificate, files.key) as server:
         channel = ["--s2cs", str(server.address), "--server_cert", str(files.certificate)]
         target = ["--remote_ip", echo_target.address, "--receiver_ports", str(echo_target.port)]
         out, err = tools.run("s2uc", "inbound-request", "--mock", "True", *target, *channel)
         assert err == ""
-        assert round_trip(_listeners(out), b"by the old protocol") == b"by the old protocol"
+        assert round_trip(listeners_in(out), b"by the old protocol") == b"by the old protocol"
         tools.run("s2uc", "release", _MOCK, *channel)
         assert tools.fail(ExitCode.SESSION, "s2uc", "release", _MOCK, *channel).endswith("[UID_UNKNOWN]\n")
 
 
-def test_a_plain_text_channel_is_an_option_on_both_sides(tools: _Tools, gateway) -> None:
+def test_a_plain_text_channel_is_an_option_on_both_sides(tools: Tools, gateway) -> None:
     server = gateway(ssl=False)
     words = ["inbound-request", "--num_conn=1", "--s2cs", server.endpoint]
     assert tools.fail(ExitCode.CERTIFICATE, "s2uc", *words).endswith("[PLAIN_TEXT_SERVER]\n")
     out, _ = tools.run("s2uc", *words, "--ssl=False")
-    assert _listeners(out).startswith("127.0.30.11:233")
+    assert listeners_in(out).startswith("127.0.30.11:233")
 
 
 @pytest.mark.parametrize(
@@ -377,61 +324,54 @@ def test_a_plain_text_channel_is_an_option_on_both_sides(tools: _Tools, gateway)
         (["release", "abc", "--direction", "up"], "BAD_ROLE"),
     ],
 )
-def test_u07_u08_bad_input_is_told_before_anything_is_called(words: list[str], code: str, tools: _Tools) -> None:
+def test_u07_u08_bad_input_is_told_before_anything_is_called(words: list[str], code: str, tools: Tools) -> None:
     assert tools.fail(ExitCode.BAD_INPUT, "s2uc", *words).endswith(f"[{code}]\n")
 
 
-def test_an_error_is_an_object_for_machines(tools: _Tools) -> None:
+def test_an_error_is_an_object_for_machines(tools: Tools) -> None:
     out, err = tools.run("s2uc", "release", "../x", "--json", code=ExitCode.BAD_INPUT)
     failure = json.loads(out)["failure"]
     assert (failure["code"], failure["details"]) == ("BAD_UID", {"uid": "../x"})
     assert err.endswith("[BAD_UID]\n")
 
 
-@pytest.mark.parametrize("name", ["login", "check-auth", "check_auth", "logout"])
-def test_what_needs_authentication_says_that_it_is_not_there(name: str, tools: _Tools) -> None:
-    err = tools.fail(ExitCode.UNSUPPORTED, "s2uc", name, "--scope", "abc")
-    assert "authentication is not built yet" in err
-    assert err.endswith("[UNSUPPORTED_HERE]\n")
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_an_interrupted_request_leaves_nothing(number: signal.Signals, code: int, tools: _Tools, gateway) -> None:
+def test_an_interrupted_request_leaves_nothing(number: signal.Signals, code: int, tools: Tools, gateway) -> None:
     server = gateway()
     with tools.start("s2uc", "prod-req", "--num_conn", "2", "--s2cs", server.endpoint) as process:
-        _await(lambda: bool(_sessions(server)))
+        wait_for(lambda: bool(uids(server)))
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert process.returncode == code
     assert "Traceback" not in err
-    assert _sessions(server) == []
+    assert uids(server) == []
 
 
-def test_the_second_of_two_signals_does_not_end_the_way_back(tools: _Tools, gateway) -> None:
+def test_the_second_of_two_signals_does_not_end_the_way_back(tools: Tools, gateway) -> None:
     server = gateway()
     with tools.start("s2uc", "prod-req", "--num_conn", "2", "--s2cs", server.endpoint) as process:
-        _await(lambda: bool(_sessions(server)))
+        wait_for(lambda: bool(uids(server)))
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
             process.send_signal(number)
             time.sleep(0.01)
         process.communicate(timeout=30)
     assert process.returncode == 129
-    assert _sessions(server) == []
+    assert uids(server) == []
 
 
-def test_nohup_keeps_a_request_when_its_terminal_goes(tools: _Tools, gateway) -> None:
+def test_nohup_keeps_a_request_when_its_terminal_goes(tools: Tools, gateway) -> None:
     server = gateway()
     tool = Path(sys.executable).with_name("s2uc")
     words = ["nohup", str(tool), "prod-req", "--num_conn=1", "--s2cs", server.endpoint]
     with subprocess.Popen(words, stdout=-1, stderr=-1, cwd=tools.directory, env=tools.environment) as process:
-        _await(lambda: bool(_sessions(server)))
+        wait_for(lambda: bool(uids(server)))
         process.send_signal(signal.SIGHUP)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     assert process.returncode == 143
-    assert _sessions(server) == []
+    assert uids(server) == []
 
 
 @pytest.mark.parametrize(
@@ -444,7 +384,7 @@ def test_nohup_keeps_a_request_when_its_terminal_goes(tools: _Tools, gateway) ->
     ],
 )
 def test_a_session_that_cannot_be_told_is_released(
-    *, engine: str, options: str, after: str, tools: _Tools, gateway, is_free
+    *, engine: str, options: str, after: str, tools: Tools, gateway, is_free
 ) -> None:
     server = gateway(engine=engine)
     tool = shlex.quote(str(Path(sys.executable).with_name("s2uc")))
@@ -462,26 +402,26 @@ def test_a_session_that_cannot_be_told_is_released(
     assert "Exception ignored" not in done.stderr
     assert "s2uc: error: the output cannot be written: " in done.stderr
     assert done.stderr.endswith("[OUTPUT_UNWRITABLE]\n")
-    assert _sessions(server) == []
+    assert uids(server) == []
     assert is_free("127.0.30.11:23301")
     assert not (tools.directory / "t.json").exists()
 
 
-def test_a_session_that_was_there_stays_when_it_cannot_be_told(tools: _Tools, gateway) -> None:
+def test_a_session_that_was_there_stays_when_it_cannot_be_told(tools: Tools, gateway) -> None:
     server = gateway(engine="stunnel")
     words = ["inbound-request", "--num_conn=1", "--s2cs", server.endpoint, "--name=beam", "--ticket=t.json", "--json"]
     tools.run("s2uc", *words)
-    before = _sessions(server)
+    before = uids(server)
     tool = Path(sys.executable).with_name("s2uc")
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([tool, *words], stdout=full, check=False, cwd=tools.directory, env=tools.environment)
     assert done.returncode == ExitCode.SESSION
-    assert _sessions(server) == before
+    assert uids(server) == before
     assert len(before) == 1
     assert (tools.directory / "t.json").exists()
 
 
-def test_a_help_that_a_full_disk_does_not_take_is_a_sentence(tools: _Tools) -> None:
+def test_a_help_that_a_full_disk_does_not_take_is_a_sentence(tools: Tools) -> None:
     tool = Path(sys.executable).with_name("s2uc")
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -492,12 +432,12 @@ def test_a_help_that_a_full_disk_does_not_take_is_a_sentence(tools: _Tools) -> N
     assert done.stderr.endswith("[INTERNAL]\n")
 
 
-def test_a_name_that_is_waited_for_already_is_not_taken_from_who_waits(tools: _Tools, gateway, echo_target) -> None:
+def test_a_name_that_is_waited_for_already_is_not_taken_from_who_waits(tools: Tools, gateway, echo_target) -> None:
     server = gateway()
     words = ["prod-req", "--num_conn=1", "--s2cs", server.endpoint, "--name", "beam"]
     with tools.start("s2uc", *words) as first:
-        _await(lambda: bool(_sessions(server)))
-        (uid,) = _sessions(server)
+        wait_for(lambda: bool(uids(server)))
+        (uid,) = uids(server)
         _, err = tools.run("s2uc", *words, code=ExitCode.SESSION)
         assert f"uid {uid} exists already (another request waits for it already: it is requested)" in err
         assert "[UID_EXISTS]" in err
@@ -506,11 +446,11 @@ def test_a_name_that_is_waited_for_already_is_not_taken_from_who_waits(tools: _T
         tools.run("appctrl", "create-appctrl", uid, server.endpoint, "-", "PROD", *target)
         out, _ = first.communicate(timeout=60)
     assert first.returncode == 0
-    assert _listeners(out).startswith("127.0.30.11:233")
+    assert listeners_in(out).startswith("127.0.30.11:233")
 
 
 def test_u59_an_application_controller_registers_names_and_ipv6_and_touches_nothing(
-    *, tools: _Tools, gateway, echo_target, round_trip
+    *, tools: Tools, gateway, echo_target, round_trip
 ) -> None:
     server = gateway()
     # U59: the deployed one ends any Python on port 7000.
@@ -526,7 +466,7 @@ def test_u59_an_application_controller_registers_names_and_ipv6_and_touches_noth
             said, _ = request.communicate(timeout=60)
         assert request.returncode == 0
         assert said.splitlines()[1] == f"{_MOCK} {server.endpoint} NO_AUTH PROD"
-        assert round_trip(_listeners(said), b"registered") == b"registered"
+        assert round_trip(listeners_in(said), b"registered") == b"registered"
         assert bystander.poll() is None
     finally:
         bystander.kill()
@@ -534,7 +474,7 @@ def test_u59_an_application_controller_registers_names_and_ipv6_and_touches_noth
 
 
 @pytest.mark.parametrize(("ip", "told"), [("localhost", "localhost:9"), ("::1", "[::1]:9"), ("[::1]", "[::1]:9")])
-def test_u58_u59_targets_are_names_or_ipv6_too(ip: str, told: str, tools: _Tools, gateway) -> None:
+def test_u58_u59_targets_are_names_or_ipv6_too(ip: str, told: str, tools: Tools, gateway) -> None:
     server = gateway()
     with tools.start("s2uc", "prod-req", "--mock=True", "--num_conn=1", "--s2cs", server.endpoint) as request:
         words = [_MOCK, server.endpoint, "-", "PROD", ip, "--receiver_ports=9"]
@@ -542,11 +482,11 @@ def test_u58_u59_targets_are_names_or_ipv6_too(ip: str, told: str, tools: _Tools
         assert f"target {told}" in out
         request.communicate(timeout=60)
     assert request.returncode == 0
-    with _connection(server) as connection:
+    with connection_to(server) as connection:
         assert connection.list_sessions()[0].targets == (told,)
 
 
-def test_u15_a_token_on_the_command_line_is_refused_and_not_repeated(tools: _Tools) -> None:
+def test_u15_a_token_on_the_command_line_is_refused_and_not_repeated(tools: Tools) -> None:
     words = ["create-appctrl", "abc", f"{_HOST}:23399"]
     err = tools.fail(ExitCode.BAD_INPUT, "appctrl", *words, "very-secret-token", "PROD")
     assert err.endswith("[TOKEN_EXPOSED]\n")
@@ -559,7 +499,7 @@ def test_u15_a_token_on_the_command_line_is_refused_and_not_repeated(tools: _Too
     assert "very-secret-token" not in err
 
 
-def test_appctrl_without_a_session_gives_up_at_its_deadline(tools: _Tools, gateway) -> None:
+def test_appctrl_without_a_session_gives_up_at_its_deadline(tools: Tools, gateway) -> None:
     server = gateway()
     words = ["create-appctrl", "nobody", server.endpoint, "NO_AUTH", "PROD", "--timeout", "1"]
     err = tools.fail(ExitCode.TIMEOUT, "appctrl", *words)
@@ -567,7 +507,7 @@ def test_appctrl_without_a_session_gives_up_at_its_deadline(tools: _Tools, gatew
     assert err.endswith("[DEADLINE]\n")
 
 
-def test_appctrl_for_a_session_that_is_gone_says_so(tools: _Tools, gateway) -> None:
+def test_appctrl_for_a_session_that_is_gone_says_so(tools: Tools, gateway) -> None:
     server = gateway()
     # Held for 5 s by the control server, and then answered: not for the 30 s that a call may take.
     err = tools.fail(ExitCode.SESSION, "appctrl", "create-appctrl", "gone", server.endpoint, "NO_AUTH", "PROD")
@@ -575,7 +515,7 @@ def test_appctrl_for_a_session_that_is_gone_says_so(tools: _Tools, gateway) -> N
     assert server.words().count("gone") <= 2
 
 
-def test_appctrl_for_a_session_that_an_old_server_does_not_know(tools: _Tools, certificate_factory) -> None:
+def test_appctrl_for_a_session_that_an_old_server_does_not_know(tools: Tools, certificate_factory) -> None:
     files = certificate_factory(_HOST)
     with OldControlServer(_HOST, 23390, range(23391, 23399), files.certificate, files.key) as server:
         words = [str(server.address), "NO_AUTH", "PROD", "--server-cert", str(files.certificate), "--timeout=2"]
@@ -583,10 +523,10 @@ def test_appctrl_for_a_session_that_an_old_server_does_not_know(tools: _Tools, c
     assert err.endswith("[UID_UNKNOWN]\n")
 
 
-def test_appctrl_is_told_of_more_targets_than_entry_points(tools: _Tools, gateway) -> None:
+def test_appctrl_is_told_of_more_targets_than_entry_points(tools: Tools, gateway) -> None:
     server = gateway()
     with tools.start("s2uc", "prod-req", "--mock", "--num_conn=1", "--s2cs", server.endpoint) as request:
-        _await(lambda: bool(_sessions(server)))
+        wait_for(lambda: bool(uids(server)))
         words = ["create-appctrl", _MOCK, server.endpoint, "-", "PROD"]
         assert tools.fail(ExitCode.BAD_INPUT, "appctrl", *words).endswith("[TOO_MANY_TARGETS]\n")
         tools.run("appctrl", *words, "--receiver-ports", "9")
@@ -595,7 +535,7 @@ def test_appctrl_is_told_of_more_targets_than_entry_points(tools: _Tools, gatewa
     assert "-> localhost:9" in said
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tools: _Tools) -> None:
+def test_a_reader_that_goes_away_is_no_traceback(tools: Tools) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = [str(Path(sys.executable).with_name("s2uc")), "inbound-request", "--help"]

@@ -9,8 +9,9 @@ import pytest
 from scistream.addresses import Endpoint, parse_endpoints
 from scistream.client import tickets
 from scistream.client.comparison import Wish, decide, differences, make_wish, outcome
-from scistream.client.negotiation import SessionRequest
-from scistream.client.sessions import Session, reachable, read_facts, read_session
+from scistream.client.facts import read_facts
+from scistream.client.requests import SessionRequest
+from scistream.client.sessions import Session, reachable, read_event, read_session
 from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import operations_pb2 as wire
@@ -50,7 +51,6 @@ def test_what_is_absent_is_opened() -> None:
         ({"state": "failed", "failure": "haproxy died"}, "state failed (haproxy died)"),
         ({"state": "requested"}, "state requested"),
         ({"connections": 5}, "connections 5, not 2"),
-        ({"rate": 7}, "rate 7, not 10000"),
         ({"targets": ("localhost:5074",)}, "targets localhost:5074, not localhost:5074, [::1]:5075"),
         ({"targets": ("[::1]:5075", "localhost:5074")}, "targets [::1]:5075, localhost:5074, not"),
         ({"targets": ()}, "targets , not"),
@@ -159,7 +159,9 @@ def test_facts_are_plain_data_and_tell_the_encryption_in_use() -> None:
         "version": "",
         "program": "",
         "encryption": "none",
+        "can_limit_rate": False,
     }
+    assert not facts.can_limit_rate
     assert told["certificate_names"] == ["a"]
 
 
@@ -174,3 +176,54 @@ def test_an_outbound_session_of_another_encryption_is_not_as_wished() -> None:
     assert differences(_SESSION, request) == ("encryption none, not tls-psk",)
     assert differences(_KEYED, request) == ()
     assert differences(dataclasses.replace(_SESSION, encryption=""), request) == ()
+
+
+def test_u57_a_rate_that_nobody_asked_for_is_no_difference() -> None:
+    # What an old client sends with every request, and a rate that somebody else asked for.
+    for rate in (0, 10000, 7):
+        assert differences(dataclasses.replace(_SESSION, rate=rate), _REQUEST) == ()
+    asked = dataclasses.replace(_REQUEST, rate=7)
+    assert differences(dataclasses.replace(_SESSION, rate=7), asked) == ()
+    assert differences(dataclasses.replace(_SESSION, rate=0), asked) == ("rate none, not 7",)
+    assert differences(dataclasses.replace(_SESSION, rate=9), asked) == ("rate 9, not 7",)
+
+
+def test_u53_ports_are_as_wished_where_they_were_named() -> None:
+    asked = dataclasses.replace(_REQUEST, ports=(5100, 5101))
+    assert differences(_SESSION, asked) == ()
+    other = dataclasses.replace(_REQUEST, ports=(5111, 5112))
+    assert differences(_SESSION, other) == ("ports 5100, 5101, not 5111, 5112",)
+
+
+def test_a_lease_of_another_length_is_no_reason_to_open_anew() -> None:
+    request = dataclasses.replace(_REQUEST, lease=60.0)
+    assert not decide(Wish(request), dataclasses.replace(_SESSION, lease_expires=1.0)).opens
+
+
+def test_an_event_is_read_with_its_session() -> None:
+    message = wire.Event(time=5.0, kind="failed", words="the lease\nended")
+    message.session.CopyFrom(
+        wire.Session(uid="abc", direction="outbound", state="failed", entry_points=["0.0.0.0:5100"])
+    )
+    event = read_event(message, Endpoint("gateway.example", 5000))
+    assert (event.kind, event.words, event.session.entry_points) == (
+        "failed",
+        "the lease ended",
+        ("gateway.example:5100",),
+    )
+    assert event.as_dict()["session"] == event.session.as_dict()
+    assert event.as_dict()["time"] == 5.0
+
+
+def test_what_has_been_carried_is_plain_data() -> None:
+    message = wire.Session(uid="abc", direction="inbound", lease_expires=7.5, idle_since=3.5, restarts=2)
+    message.traffic.CopyFrom(wire.Traffic(connections_open=1, connections_total=4, bytes_from_targets=2**40))
+    told = read_session(message, Endpoint("localhost", 5000)).as_dict()
+    assert (told["lease_expires"], told["idle_since"], told["restarts"]) == (7.5, 3.5, 2)
+    assert told["traffic"] == {
+        "connections_open": 1,
+        "connections_total": 4,
+        "bytes_to_targets": 0,
+        "bytes_from_targets": 2**40,
+        "refused_peers": 0,
+    }

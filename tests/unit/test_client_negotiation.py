@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,9 +12,13 @@ import pytest
 from scistream.addresses import Endpoint
 from scistream.client.channel import Answer, Connection
 from scistream.client.control_servers import ControlServer
-from scistream.client.negotiation import SessionRequest, await_session, open_session, register, release_session
+from scistream.client.facts import read_facts
+from scistream.client.negotiation import await_session, open_session, register, release_session
+from scistream.client.requests import SessionRequest
+from scistream.client.sessions import Session
 from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
+from scistream.protocol import operations_pb2 as wire
 from scistream.terms import Direction, Uid
 
 _UID = Uid("abc")
@@ -80,6 +84,7 @@ class _Server:
     pending: _Pending | None = None
     key: bytes | None = None
     facts: Any = _OLD
+    asked: dict[str, Any] = field(default_factory=dict)
     described: Any = _OLD
 
     def __post_init__(self) -> None:
@@ -87,6 +92,7 @@ class _Server:
 
     def request(self, *args: Any, **named: Any) -> _Pending:
         self.calls.append("req")
+        self.asked = named
         # It is answered by the hello that comes through; a refusal is there at once.
         refused = isinstance(self.req, SciStreamError)
         self.pending = _Pending(self.req if refused or not self.hellos else None)
@@ -260,8 +266,11 @@ def test_release_says_whether_there_was_something() -> None:
         ({"uid": Uid("../x")}, Code.BAD_UID),
         ({"connections": 0}, Code.BAD_CONNECTIONS),
         ({"connections": 10**6}, Code.BAD_CONNECTIONS),
-        ({"rate": 0}, Code.BAD_RATE),
+        ({"rate": -1}, Code.BAD_RATE),
         ({"rate": 2**31}, Code.BAD_RATE),
+        ({"lease": 0.5}, Code.BAD_LEASE),
+        ({"lease": float("inf")}, Code.BAD_LEASE),
+        ({"ports": (5100, 5101)}, Code.PORTS_MISCOUNTED),
         ({"targets": (_TARGET, _TARGET)}, Code.TOO_MANY_TARGETS),
     ],
 )
@@ -311,7 +320,7 @@ def test_a_deadline_after_refusals_tells_the_refusal() -> None:
 
 
 def _facts(engine: str, encryption: str) -> Any:
-    return SimpleNamespace(engine=engine, encryption=encryption)
+    return SimpleNamespace(engine=engine, encryption=encryption, longest_lease=0)
 
 
 @pytest.mark.parametrize(
@@ -334,3 +343,53 @@ def test_a_session_that_got_another_encryption_is_rolled_back() -> None:
         _open(server, encryption="tls-psk")
     assert caught.value.code is Code.ENCRYPTION_MISMATCH
     assert server.calls == ["req", "hello", "update", "release"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"lease": 60.0}, "end a session with its lease"),
+        ({"ports": (5111,)}, "give a session the ports that were named"),
+        ({"rate": 7}, "hold a session to a rate"),
+    ],
+)
+def test_u53_u57_what_an_old_server_would_leave_out_is_refused_before_anything_is_asked(
+    wish: dict[str, Any], words: str
+) -> None:
+    server = _Server()
+    with pytest.raises(SciStreamError) as caught:
+        _open(server, **wish)
+    assert caught.value.code is Code.OLD_CONTROL_SERVER
+    assert f"gateway.example:5000 cannot {words}" in caught.value.seen
+    assert server.calls == []
+
+
+def test_a_session_without_an_end_is_what_an_old_server_always_gives() -> None:
+    server = _Server()
+    assert _open(server, lease=0.0).lease_expires == 0
+    assert server.asked["lease"] == 0
+
+
+@pytest.mark.parametrize(
+    ("wish", "kept", "left"),
+    [
+        ({"lease": 60.0}, {"lease_expires": 5.0}, {"lease_expires": 0.0}),
+        ({"ports": (5111,)}, {"entry_points": ("192.0.2.7:5111",)}, {"entry_points": ("192.0.2.7:5100",)}),
+    ],
+)
+def test_u53_a_wish_that_was_not_kept_is_no_session(wish: Any, kept: Any, left: Any) -> None:
+    told = Session.untold(_UID, Direction.INBOUND, ("192.0.2.7:5100",), (_TARGET,), 1, 0)
+    facts = read_facts(wire.ServerFacts(version="0.1.0", port_range="5100-5200"))
+    assert _open(_Server(facts=facts, described=[replace(told, **kept)]), **wish)
+    server = _Server(facts=facts, described=[replace(told, **left)])
+    with pytest.raises(SciStreamError) as caught:
+        _open(server, **wish)
+    assert caught.value.code is Code.OLD_CONTROL_SERVER
+    assert "of a session" in caught.value.seen
+    assert server.calls[-1] == "release"
+
+
+def test_u53_ports_of_a_ticket_say_how_many_connections_there_are() -> None:
+    ticket = Ticket(_UID, "", (_TARGET,), 1, _TARGET, (_TARGET,))
+    request = SessionRequest.of_ticket(ticket, ports=(5111, 5112), lease=90.0)
+    assert (request.connections, request.ports, request.lease, request.rate) == (2, (5111, 5112), 90.0, 0)

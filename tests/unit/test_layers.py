@@ -16,6 +16,8 @@ _LAYERS = {
     "terms": 0,
     "addresses": 0,
     "atomic_files": 0,
+    "durations": 0,
+    "places": 0,
     "protocol": 1,
     "certificates": 1,
     "engines": 2,

@@ -18,7 +18,7 @@ from scistream.errors import CATALOGUE, Code, SciStreamError
 Work = Callable[[AnsibleModule], dict[str, Any]]
 Run = Callable[..., dict[str, Any]]
 
-_SECRET = "hunter2"  # noqa: S105 - a token that must not be shown
+_SECRET = "hunter2"
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ class Identity:
     """Somebody whom a control server knows.
 
     `subject` is the stable name that sessions have as owner, `scopes` what the token is good for, `expires` is in
-    seconds since the epoch, or None where it is not known.
+    seconds since the epoch, or None where it is not known. `username` is for people to read, and decides nothing.
     """
 
     subject: str
     scopes: tuple[str, ...] = ()
     expires: float | None = None
+    username: str = ""
 
 
 class Verifier(Protocol):

@@ -11,18 +11,18 @@ import click
 
 from scistream.addresses import Endpoint, parse_endpoints, parse_host
 from scistream.cli.common import compat_option, options_of, switch
-from scistream.terms import DEFAULT_CONTROL_PORT
+from scistream.terms import DEFAULT_CONTROL_PORT, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from scistream.client import ControlServer
 
 __all__ = [
+    "AS_JSON",
     "CHANNEL",
     "RECEIVER_PORTS",
     "RECEIVER_PORTS_OPTION",
     "S2CS",
     "SECONDS",
-    "TOKEN_VARIABLE",
     "control_server",
     "examples",
     "options_of",
@@ -36,8 +36,6 @@ __all__ = [
 # A week: gRPC takes no time without an end.
 _SHORTEST, _LONGEST = 0.1, 604800
 RECEIVER_PORTS: Final = "5074,5075,5076,37000,47000"
-# The only place where a token may come from: an argument is everybody's to read.
-TOKEN_VARIABLE: Final = "SCISTREAM_TOKEN"  # noqa: S105 - its name
 
 
 def parse_control_server(text: str) -> Endpoint:
@@ -106,25 +104,39 @@ CHANNEL: Final = options_of(
         show_default=True,
         help="How long one call to the control server may take.",
     ),
-    click.option("--scope", hidden=True, help="Accepted; without authentication it says nothing."),
+    click.option("--scope", help="Which stored token is sent (s2uc login); default: the only one."),
     compat_option,
 )
 RECEIVER_PORTS_OPTION: Final = click.option(
     "--receiver-ports", default=RECEIVER_PORTS, metavar="PORTS", show_default=True, help="Ports of the targets."
 )
+AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, the words on stderr.")
 
 
 def control_server(address: Endpoint, options: dict[str, Any], *, token: str | None = None) -> ControlServer:
-    """The control server that the options of CHANNEL name; its token is the environment's where none is given."""
+    """The control server that the options of CHANNEL name; its token is the environment's or a stored one.
+
+    Raises:
+        SciStreamError: LOGIN_WANTED, PROVIDER_UNAVAILABLE, BAD_TOKEN_STORE.
+    """
     from scistream.client import ControlServer
 
     return ControlServer(
         address=address,
         server_certificate=Path(options["server_cert"]) if options["ssl"] else None,
         plain_text=not options["ssl"],
-        token=token or os.environ.get(TOKEN_VARIABLE) or None,
+        token=token or _token(options),
         timeout=options["timeout"],
     )
+
+
+def _token(options: dict[str, Any]) -> str | None:
+    from scistream.client.tokens import token_for
+
+    if options["ssl"] or options["scope"]:
+        return token_for(options["scope"])
+    # Where nobody asked for it, a stored token does not travel as plain text.
+    return os.environ.get(TOKEN_VARIABLE) or None
 
 
 def spell_channel(server: ControlServer) -> list[str]:

@@ -140,7 +140,7 @@ def _fail(program: str, error: SciStreamError, *, as_json: bool) -> NoReturn:
     if as_json:
         # Where stdout is what failed, stderr and the exit code tell.
         with contextlib.suppress(SciStreamError):
-            tell(json.dumps({"failure": error.failure()}, indent=2))
+            tell(json.dumps({"failure": error.failure()}))
     tell(f"{program}: error: {error} [{error.code}]", err=True)
     for note in getattr(error, "__notes__", ()):
         tell(f"{program}: {note}", err=True)

@@ -6,7 +6,6 @@ import contextlib
 import functools
 from collections.abc import Iterator
 
-from scistream.cli.calling import was_said
 from scistream.cli.telling import Teller, spell_registration, way_out
 from scistream.client import (
     Connection,
@@ -22,22 +21,30 @@ from scistream.client import (
     open_with_ticket,
     withdraw,
 )
+from scistream.client.verification import try_entry_points
 
 __all__ = ["open_and_tell"]
 
 
-def open_and_tell(server: ControlServer, wish: Wish, teller: Teller, *, wait: float | None = None) -> None:
-    """Open a session and print it; with `wait`, an application controller has so many seconds to register its end.
+def open_and_tell(
+    server: ControlServer, wish: Wish, teller: Teller, *, wait: float | None = None, verify: bool = False
+) -> None:
+    """Open a session and print it.
+
+    Args:
+        server: the control server.
+        wish: the session.
+        teller: what prints.
+        wait: so many seconds has an application controller to register its end; None where no such one is waited for.
+        verify: try each entry point, and withdraw the session where one leads nowhere.
 
     Raises:
-        SciStreamError: OUTPUT_UNWRITABLE, what the control server says, or why it cannot be talked to.
+        SciStreamError: OUTPUT_UNWRITABLE, PATH_BROKEN, what the control server says, or why it cannot be talked to.
     """
     request = wish.request
     opener = open_session if wait is None else functools.partial(await_session, wait=wait)
     with connect(server) as connection:
         teller.heading(request.uid, server, request.direction)
-        if was_said("rate"):
-            teller.warn("--rate is recorded and shown, and not enforced yet.")
         check_ticket(connection, wish)
         if wait is not None:
             teller.say(f"Waiting {wait:g} s for: {spell_registration(request, server)}")
@@ -46,7 +53,8 @@ def open_and_tell(server: ControlServer, wish: Wish, teller: Teller, *, wait: fl
         with _told_or_withdrawn(connection, wish, outcome):
             teller.found(outcome)
             if outcome.session:
-                teller.session(outcome.session, server, ticket=wish.ticket)
+                verified = try_entry_points(outcome.session.entry_points) if verify else None
+                teller.session(outcome.session, server, ticket=wish.ticket, verified=verified)
 
 
 def _opened(connection: Connection, wish: Wish, opener: Opener) -> Outcome:

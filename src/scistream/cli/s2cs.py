@@ -21,6 +21,8 @@ __all__ = ["command", "main"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _PROGRAM: Final = "s2cs"
+# In a secret's place: it comes on the input.
+_FROM_INPUT: Final = "-"
 
 
 def _option(names: str, metavar: str, text: str, **attributes: Any) -> Callable[[_Function], _Function]:
@@ -47,7 +49,7 @@ _SETTINGS: Final = options_of(
     _flag("--insecure-no-auth", text="Whoever reaches the control port may open streams."),
     _flag("--compat", text="The deployed tool's defaults; with them authentication is off. Not from the environment."),
     _option("--client-id", "ID", "This control server's identity at the provider, which tokens are checked with."),
-    _option("--client-secret", "SECRET", "Refused here, where others can read it: see client_secret in the docs."),
+    _option("--client-secret", "-", "Read from the input. In clear it is refused here, where others can read it."),
     _option("--provider", "URL", "The issuer whose tokens are accepted. [https://auth.globus.org]"),
     _option("--introspection-url", "URL", "Where tokens are checked (RFC 7662). [as the provider says]"),
     _option("--audience", "ID", "Whom tokens have to be for. [the client id]"),
@@ -98,11 +100,32 @@ def _settings(*layers: dict[str, Any]) -> Settings:
     from scistream.control_server.configuration import ENVIRONMENT_PREFIX, Surroundings, load
 
     named = {key: value for layer in layers for key, value in layer.items() if value is not None}
+    exposed = named.get("client_secret") not in {None, "", _FROM_INPUT}
+    if named.get("client_secret") == _FROM_INPUT:
+        named["client_secret"] = _read_secret()
     config = named.pop("config", None) or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     settings = load(named, Surroundings(Path.cwd(), os.environ), config=Path(config) if config else None)
-    if named.get("client_secret") and not settings.compat:
+    if exposed and not settings.compat:
         raise SciStreamError(Code.SECRET_EXPOSED)
+    if exposed:
+        click.echo(f"{_PROGRAM}: warning: {SciStreamError(Code.SECRET_EXPOSED)}", err=True)
+    # Data servers get this environment.
+    os.environ.pop(f"{ENVIRONMENT_PREFIX}CLIENT_SECRET", None)
     return settings
+
+
+def _read_secret() -> str:
+    secret = sys.stdin.readline().strip() if sys.stdin else ""
+    if not secret:
+        # With --compat, an empty one would turn authentication off.
+        raise SciStreamError(
+            Code.BAD_CONFIGURATION,
+            key="client_secret",
+            value="",
+            source="the input",
+            reason="nothing came there",
+        )
+    return secret
 
 
 def _run(settings: Settings) -> None:
@@ -113,7 +136,7 @@ def _run(settings: Settings) -> None:
     from scistream.control_server.server import serve
 
     judge(settings)
-    asyncio.run(serve(settings, open_log(settings.log_file, verbose=settings.verbose)))
+    asyncio.run(serve(settings, open_log(settings.log_file, verbose=settings.verbose, form=settings.log_format)))
 
 
 @command.command()
@@ -144,7 +167,16 @@ def check(context: click.Context, /, **options: Any) -> None:
     settings = _settings(context.obj, options)
     _warn(settings)
     channel = "TLS" if settings.ssl else "plain text"
-    click.echo(f"good: {settings.address}, {settings.type}, entry points {settings.port_range}, {channel}")
+    told = f"{settings.address}, {settings.type}, entry points {settings.port_range}, {channel}"
+    click.echo(f"good: {told}, {_authentication(settings)}")
+
+
+def _authentication(settings: Settings) -> str:
+    """What is configured; the provider is not asked."""
+    if not settings.authenticates:
+        return settings.authentication
+    demands = f"for {settings.demanded_audience}, good for {settings.demanded_scope}"
+    return f"{settings.authentication}: tokens {demands}; the provider was not asked"
 
 
 def _warn(settings: Settings) -> None:
@@ -179,7 +211,8 @@ def _release_leftovers(settings: Settings) -> int:
     from scistream.control_server.logs import open_log
     from scistream.control_server.restoring import release_leftovers
 
-    return asyncio.run(release_leftovers(settings, open_log(settings.log_file, verbose=settings.verbose)))
+    log = open_log(settings.log_file, verbose=settings.verbose, form=settings.log_format)
+    return asyncio.run(release_leftovers(settings, log))
 
 
 @command.command()
@@ -202,6 +235,8 @@ def status(context: click.Context, /, as_json: bool, **options: Any) -> None:
     if as_json:
         _echo_json({"running": True, "state_directory": str(settings.state_directory), **facts})
         return
+    for warning in found.warnings:
+        click.echo(f"{_PROGRAM}: warning: {warning}", err=True)
     channel = "TLS" if facts["tls"] else "plain text"
     click.echo(
         "running: pid {pid}, {address}, {engine}, {}, {authentication}, sessions: {sessions}".format(channel, **facts)

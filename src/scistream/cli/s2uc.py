@@ -1,4 +1,4 @@
-"""`s2uc`, the user client: opens and releases sessions, with the deployed tool's commands, options and first lines."""
+"""`s2uc`, the user client: opens sessions with the deployed tool's commands, options and first lines, and more."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from scistream.addresses import Endpoint, parse_endpoints
+from scistream.addresses import Endpoint, parse_endpoints, parse_ports
+from scistream.cli import changing, completion, looking, preferences, tokens
 from scistream.cli.calling import (
+    AS_JSON,
     CHANNEL,
     RECEIVER_PORTS,
     RECEIVER_PORTS_OPTION,
     S2CS,
     SECONDS,
-    TOKEN_VARIABLE,
     control_server,
     examples,
     options_of,
@@ -25,12 +26,13 @@ from scistream.cli.calling import (
     was_said,
 )
 from scistream.cli.common import CONTEXT, run, switch, version_option
+from scistream.cli.selecting import SITE_SECRET, is_named, named_uid, read_ticket
 from scistream.cli.telling import Teller
-from scistream.errors import Code, SciStreamError
-from scistream.terms import DEFAULT_RATE, HELLO_TIMEOUT, MOCK_UID, Direction, Uid, parse_direction, parse_uid
+from scistream.durations import parse_duration
+from scistream.terms import HELLO_TIMEOUT, MOCK_UID, Direction, Uid, parse_rate, parse_uid
 
 if TYPE_CHECKING:
-    from scistream.client import SessionRequest, Ticket
+    from scistream.client import SessionRequest
 
 __all__ = ["command", "main"]
 
@@ -38,25 +40,25 @@ _PROGRAM: Final = "s2uc"
 # SIGHUP: the terminal was closed.
 _ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 
-_SITE_SECRET: Final = click.option(
-    "--site-secret", type=click.Path(path_type=Path), metavar="FILE", help="What names become uids with."
-)
 _SESSION: Final = options_of(
     click.option("--num-conn", type=int, metavar="NUMBER", help="Entry points; default: one for each target."),
     click.option(
         "--rate",
         type=int,
-        default=DEFAULT_RATE,
         metavar="KB/S",
-        show_default=True,
-        help="Of application bytes; recorded and shown, not enforced yet.",
+        help="Of application bytes; refused where the control server's engine cannot hold a stream to it.",
+    ),
+    click.option(
+        "--lease",
+        type=parse_duration,
+        metavar="TIME",
+        help="How long it lasts: 90 (seconds), 30m, 8h, unlimited; default: as the control server says.",
     ),
     switch("--mock", default=False, help="The deployed tools' fixed uid, which never has a key."),
     click.option("--ticket", type=click.Path(path_type=Path), metavar="FILE", help="What one end hands to the other."),
     click.option("--name", help="Name the session: one name, one uid. Again, nothing changes."),
-    _SITE_SECRET,
+    SITE_SECRET,
 )
-_JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, the words on stderr.")
 _REMOTE_IP: Final = click.option(
     "--remote-ip",
     type=parse_remote_host,
@@ -69,8 +71,18 @@ _REMOTE_IP: Final = click.option(
 
 @click.group(context_settings=CONTEXT)
 @version_option
-def command() -> None:
-    """Open and release the sessions of a stream."""
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    envvar="S2UC_CONFIG",
+    show_envvar=True,
+    help="TOML file with your defaults of options. [default: ~/.config/scistream/s2uc.toml, where it is there]",
+)
+@click.pass_context
+def command(context: click.Context, config: Path | None) -> None:
+    """Open, see and release the sessions of a stream."""
+    context.default_map = preferences.load(command, config)
 
 
 def main() -> NoReturn:
@@ -99,7 +111,7 @@ def _end(number: int, _: object) -> NoReturn:
 )
 @S2CS
 @CHANNEL
-@_JSON
+@AS_JSON
 @_SESSION
 @_REMOTE_IP
 @RECEIVER_PORTS_OPTION
@@ -119,26 +131,30 @@ def _inbound_request(remote_ip: str, receiver_ports: str, **options: Any) -> Non
 @click.argument("uid_and_listeners", nargs=-1, metavar="[UID LISTENERS]")
 @S2CS
 @CHANNEL
-@_JSON
+@AS_JSON
 @_SESSION
 @_REMOTE_IP
 @RECEIVER_PORTS_OPTION
+@click.option("--verify", is_flag=True, help="See that each entry point leads to a target, and open nothing else.")
 def _outbound_request(uid_and_listeners: tuple[str, ...], **options: Any) -> None:
-    """Open the end in front of the application; LISTENERS are the inbound end's, with commas between."""
+    """Open the end in front of the application; LISTENERS are the inbound end's, with commas between.
+
+    With --receiver-ports, its entry points are at these ports of the gateway.
+    """
     from scistream.client import SessionRequest
 
-    ticket = _read_ticket(options["ticket"])
+    ticket = read_ticket(options["ticket"])
     words = list(uid_and_listeners)
-    if len(words) != (0 if ticket else 1 if _is_named(options) else 2):
+    if len(words) != (0 if ticket else 1 if is_named(options) else 2):
         raise click.UsageError("Name UID and LISTENERS, or --name and LISTENERS, or --ticket alone.")
-    if was_said("receiver_ports"):
-        _teller(options).warn("--receiver-ports of an outbound request has no effect yet: the control server chooses.")
+    # Those of the targets stand in LISTENERS: here they are the entry points' own (U53).
+    ports = parse_ports(options["receiver_ports"]) if was_said("receiver_ports") else ()
     if ticket:
-        request = SessionRequest.of_ticket(ticket, rate=options["rate"], connections=options["num_conn"])
-        _open(request, options | {"name": None})
+        wishes = {"connections": options["num_conn"], "lease": options["lease"], "ports": ports}
+        _open(SessionRequest.of_ticket(ticket, rate=_rate(options), **wishes), options | {"name": None})
     else:
-        uid = _named_uid(options) if _is_named(options) else parse_uid(words[0])
-        _open(_request(uid, Direction.OUTBOUND, parse_endpoints(words[-1:]), options), options)
+        uid = named_uid(options) if is_named(options) else parse_uid(words[0])
+        _open(_request(uid, Direction.OUTBOUND, parse_endpoints(words[-1:]), options, ports), options)
 
 
 @command.command(
@@ -147,7 +163,7 @@ def _outbound_request(uid_and_listeners: tuple[str, ...], **options: Any) -> Non
 )
 @S2CS
 @CHANNEL
-@_JSON
+@AS_JSON
 @_SESSION
 @click.option(
     "--wait",
@@ -163,63 +179,27 @@ def _prod_req(wait: float, **options: Any) -> None:
     _open(_request(_chosen_uid(options), Direction.INBOUND, (), options), options, wait=wait)
 
 
-@command.command(
-    "release",
-    epilog=examples(
-        "s2uc release --s2cs gateway.example --ticket beam.ticket",
-        "s2uc release --s2cs gateway.example 7d1f3c5e --direction inbound",
-    ),
-)
-@click.argument("uid", required=False)
-@S2CS
-@CHANNEL
-@_JSON
-@click.option("--direction", type=parse_direction, metavar="inbound|outbound", help="Default: both ends of the uid.")
-@click.option("--ticket", type=click.Path(path_type=Path), metavar="FILE", help="The session of this ticket.")
-@click.option("--name", help="The session of this name.")
-@_SITE_SECRET
-def _release(uid: str | None, direction: Direction | None, **options: Any) -> None:
-    """Stop a session's data server and free its entry points."""
-    from scistream.client import connect
-
-    if [uid, options["ticket"], options["name"]].count(None) != 2:
-        raise click.UsageError("Name the session by UID, by --ticket or by --name.")
-    ticket = _read_ticket(options["ticket"])
-    which = ticket.uid if ticket else _named_uid(options) if uid is None else parse_uid(uid)
-    with connect(control_server(options["s2cs"], options)) as connection:
-        connection.release(which, direction)
-    teller = _teller(options)
-    teller.say(f"Session {which} is released on {options['s2cs']}.")
-    if ticket and direction is not Direction.OUTBOUND and ticket.control_server == options["s2cs"]:
-        # Its own session's. At the other facility it is a copy, and stays.
-        options["ticket"].unlink(missing_ok=True)
-        teller.say(f"Its ticket {options['ticket']} is removed.")
-    teller.result({"released": which})
-
-
-def _without_authentication(name: str, summary: str) -> None:
-    @command.command(
-        name,
-        help=summary,
-        epilog=examples(f"s2uc {name} --scope SCOPE"),
-        context_settings={"ignore_unknown_options": True},
-    )
-    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
-    def refuse(words: tuple[str, ...]) -> None:
-        raise SciStreamError(
-            Code.UNSUPPORTED_HERE,
-            what=f"s2uc {name}",
-            reason="authentication is not built yet",
-            alternative=f"put a token into the environment as {TOKEN_VARIABLE}, where a control server asks for one",
-        )
-
-
-for _name, _summary in (
-    ("login", "Get a token."),
-    ("check-auth", "Ask whether the token is good."),
-    ("logout", "Forget the token."),
+for _command in (
+    looking.list_sessions,
+    looking.status,
+    looking.watch,
+    changing.renew,
+    changing.drain,
+    changing.release,
+    completion.complete,
 ):
-    _without_authentication(_name, f"{_summary} (Not in this version.)")
+    command.add_command(_command)
+for _command in (
+    looking.list_sessions,
+    looking.status,
+    looking.watch,
+    changing.renew,
+    changing.drain,
+    changing.release,
+    completion.complete,
+):
+    command.add_command(_command)
+tokens.register(command)
 
 
 def _open(request: SessionRequest, options: dict[str, Any], *, wait: float | None = None) -> None:
@@ -229,14 +209,28 @@ def _open(request: SessionRequest, options: dict[str, Any], *, wait: float | Non
     # An outbound session has no ticket of its own.
     ticket = options["ticket"] if request.direction is Direction.INBOUND else None
     wish = make_wish(request, ticket, options["name"] or "")
-    open_and_tell(control_server(options["s2cs"], options), wish, _teller(options), wait=wait)
+    teller = Teller(_PROGRAM, options["as_json"], options["compat"])
+    server = control_server(options["s2cs"], options)
+    open_and_tell(server, wish, teller, wait=wait, verify=options.get("verify", False))
 
 
-def _request(uid: Uid, direction: Direction, targets: tuple[Endpoint, ...], options: dict[str, Any]) -> SessionRequest:
+def _request(
+    uid: Uid,
+    direction: Direction,
+    targets: tuple[Endpoint, ...],
+    options: dict[str, Any],
+    ports: tuple[int, ...] = (),
+) -> SessionRequest:
     from scistream.client import SessionRequest
 
-    _default(options, len(targets))
-    return SessionRequest(uid, direction, targets, options["num_conn"], options["rate"])
+    _default(options, len(ports or targets))
+    number, rate, lease = options["num_conn"], _rate(options), options["lease"]
+    return SessionRequest(uid, direction, targets, number, rate, lease=lease, ports=ports)
+
+
+def _rate(options: dict[str, Any]) -> int:
+    """What was asked for; 0 where nothing was said."""
+    return 0 if options["rate"] is None else parse_rate(options["rate"])
 
 
 def _default(options: dict[str, Any], connections: int) -> None:
@@ -244,34 +238,12 @@ def _default(options: dict[str, Any], connections: int) -> None:
         options["num_conn"] = connections
 
 
-def _teller(options: dict[str, Any]) -> Teller:
-    return Teller(_PROGRAM, options["as_json"], options["compat"])
-
-
 def _chosen_uid(options: dict[str, Any]) -> Uid:
-    if options["mock"] and _is_named(options):
+    if options["mock"] and is_named(options):
         raise click.UsageError("--mock and --name are two uids; say one of them.")
     if options["mock"]:
         return Uid(MOCK_UID)
-    return _named_uid(options) if _is_named(options) else Uid(str(uuid.uuid4()))
-
-
-def _is_named(options: dict[str, Any]) -> bool:
-    return options["name"] is not None
-
-
-def _named_uid(options: dict[str, Any]) -> Uid:
-    from scistream.client import default_site_secret, parse_name, site_secret, uid_of
-
-    # First: a name that is none shall not be what makes the site's secret.
-    name = parse_name(options["name"])
-    return uid_of(name, site_secret(options["site_secret"] or default_site_secret()))
-
-
-def _read_ticket(path: Path | None) -> Ticket | None:
-    from scistream.client import tickets
-
-    return tickets.read(path) if path else None
+    return named_uid(options) if is_named(options) else Uid(str(uuid.uuid4()))
 
 
 def _some(targets: tuple[Endpoint, ...], connections: int | None) -> tuple[Endpoint, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from scistream.cli.calling import spell_channel
 from scistream.cli.common import tell
 from scistream.errors import Code, SciStreamError
-from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction, Uid
+from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction, SessionState, Uid
 
 if TYPE_CHECKING:
     from scistream.client import ControlServer, Outcome, Session, SessionRequest
 
-__all__ = ["Teller", "spell_registration", "way_out"]
+__all__ = ["Teller", "next_step", "spell_registration", "way_out"]
 
 _PROTECTION = {
     "none": "not encrypted between the gateways",
@@ -63,15 +63,25 @@ class Teller:
         elif outcome.before and outcome.differences:
             self.say(f"It was there and not as wished for ({'; '.join(outcome.differences)}).")
 
-    def session(self, session: Session, server: ControlServer, *, ticket: Path | None = None) -> None:
-        """A session that runs, and what to do next."""
+    def session(
+        self,
+        session: Session,
+        server: ControlServer,
+        *,
+        ticket: Path | None = None,
+        verified: Mapping[str, str] | None = None,
+    ) -> None:
+        """A session that runs, what its entry points were found to do where somebody looked, and what to do next."""
         self.say(
             f"{session.direction.value.capitalize()} session {session.uid} runs on {server.address}{_how(session)}."
         )
         for index, entry_point in enumerate(session.entry_points):
             target = session.targets[index % len(session.targets)] if session.targets else "?"
-            self.say(f"  entry point {entry_point} -> {target}")
+            found = f": {verified[entry_point]}" if verified else ""
+            self.say(f"  entry point {entry_point} -> {target}{found}")
         self.say(f"Listeners: {list(session.entry_points)}")
+        if session.lease_expires:
+            self.say(_lease(session, server))
         if ticket:
             self.say(f"Ticket: {ticket}")
         command = _next_command(session, ticket)
@@ -80,7 +90,8 @@ class Teller:
             self.say(_TO_FILL_IN)
         else:
             self.say("The application connects to an entry point above.")
-        self.result({"session": session.as_dict(), "ticket": str(ticket) if ticket else None, "next": command})
+        body = {"session": session.as_dict(), "ticket": str(ticket) if ticket else None, "next": command}
+        self.result(body | ({"verified": dict(verified)} if verified else {}))
 
     def result(self, body: dict[str, Any]) -> None:
         """For machines."""
@@ -100,6 +111,32 @@ def _next_command(session: Session, ticket: Path | None) -> str | None:
     what = ["--ticket", str(ticket)] if ticket else [session.uid, ",".join(session.entry_points)]
     channel = ["--s2cs", _CONTROL_SERVER, "--server-cert", _CERTIFICATE]
     return shlex.join(["s2uc", "outbound-request", *what, *channel])
+
+
+def _lease(session: Session, server: ControlServer) -> str:
+    from scistream.cli.tables import spell_time
+
+    command = shlex.join(["s2uc", "renew", session.uid, *spell_channel(server)])
+    return f"It lasts until {spell_time(session.lease_expires)}; for longer: {command} --lease TIME"
+
+
+def next_step(session: Session, channel: Sequence[str]) -> str:
+    """What can be done with a session in its state, with the options that reach its control server again."""
+
+    def command(*words: str) -> str:
+        return shlex.join(["s2uc", *words, session.uid, "--direction", session.direction.value, *channel])
+
+    steps = {
+        SessionState.REQUESTED.value: "it waits for its hello; where nobody sends it: " + command("release"),
+        SessionState.REGISTERED.value: "it waits for its targets; where nobody names them: " + command("release"),
+        SessionState.DRAINING.value: "see when it is released: " + command("watch", "--until", "released"),
+        SessionState.FAILED.value: f"free it, and open it anew: {command('release')}",
+    }
+    if session.state in steps:
+        return steps[session.state]
+    if session.lease_expires:
+        return f"for a longer lease: {command('renew')} --lease TIME"
+    return f"end it: {command('drain')}"
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ session = open_session(connection, SessionRequest(uid, Direction.INBOUND, target
 
 from __future__ import annotations
 
-from scistream.client.channel import Answer, Connection, ControlServer, Pending, connect
+from scistream.client.channel import Answer, Connection, ControlServer, Pending, Watch, connect
 from scistream.client.comparison import Outcome, Wish, make_wish
 from scistream.client.convergence import (
     Opener,
@@ -18,13 +18,16 @@ from scistream.client.convergence import (
     plan_session,
     withdraw,
 )
+from scistream.client.facts import AuthenticationFacts, EngineFacts, ServerFacts
 from scistream.client.names import default_site_secret, parse_name, site_secret, uid_of
-from scistream.client.negotiation import SessionRequest, await_session, open_session, register, release_session
-from scistream.client.sessions import EngineFacts, ServerFacts, Session
+from scistream.client.negotiation import await_session, open_session, register, release_session
+from scistream.client.requests import SessionRequest
+from scistream.client.sessions import Session, SessionEvent, Traffic
 from scistream.client.tickets import Ticket, new_key
 
 __all__ = [
     "Answer",
+    "AuthenticationFacts",
     "Connection",
     "ControlServer",
     "EngineFacts",
@@ -33,8 +36,11 @@ __all__ = [
     "Pending",
     "ServerFacts",
     "Session",
+    "SessionEvent",
     "SessionRequest",
     "Ticket",
+    "Traffic",
+    "Watch",
     "Wish",
     "await_session",
     "check_ticket",

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-# What gRPC's core thinks of a connection is no message to a user; ours is. It reads this when it is loaded.
-os.environ["GRPC_VERBOSITY"] = os.environ.get("GRPC_VERBOSITY", "NONE")
-
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from scistream import certificates
 from scistream.addresses import Endpoint
 from scistream.client.control_servers import ControlServer
+from scistream.client.dialing import open_channel
+from scistream.client.facts import AuthenticationFacts, ServerFacts, read_authentication, read_facts
 from scistream.client.failures import Attempt, failure_of
-from scistream.client.sessions import ServerFacts, Session, reachable, read_facts, read_session
-from scistream.errors import Code, SciStreamError, one_line
+from scistream.client.pending import Pending, Watch
+from scistream.client.sessions import Session, SessionEvent, reachable, read_event, read_session
+from scistream.errors import Code, SciStreamError
 from scistream.protocol import (
     AUTHORIZATION,
     DIRECTION_METADATA,
+    LEASE_METADATA,
+    PORTS_METADATA,
+    RATE_METADATA,
     SESSION_KEY_METADATA,
     control_pb2,
     control_pb2_grpc,
@@ -31,19 +30,13 @@ from scistream.protocol import (
 )
 from scistream.terms import OLD_NO_AUTH, Direction, Uid
 
-__all__ = ["Answer", "Connection", "ControlServer", "Pending", "connect"]
+if TYPE_CHECKING:
+    import grpc
+
+__all__ = ["Answer", "Connection", "ControlServer", "Pending", "Watch", "connect"]
 
 _Value = TypeVar("_Value")
 _Metadata = tuple[tuple[str, str | bytes], ...]
-
-_CHANNEL_OPTIONS: Final = (
-    # Every connection stands for itself: the failures of one are not remembered by the next.
-    ("grpc.use_local_subchannel_pool", 1),
-    # A gateway's control port is not behind a web proxy, whatever the environment says.
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
 
 
 @dataclass(frozen=True)
@@ -54,56 +47,6 @@ class Answer:
     targets: tuple[str, ...]
 
 
-class Pending(Generic[_Value]):
-    """A call that is under way."""
-
-    def __init__(
-        self, future: grpc.Future[Any], read: Callable[[Any], _Value], fail: Callable[[grpc.Call], SciStreamError]
-    ) -> None:
-        self._future = future
-        self._read = read
-        self._fail = fail
-        self._failed: SciStreamError | None = None
-
-    def done(self) -> bool:
-        """Whether the answer is there, or the failure."""
-        return self._future.done()
-
-    def cancel(self) -> None:
-        """Give up waiting; nothing happens where the call is done."""
-        self._future.cancel()
-
-    def notify(self, callback: Callable[[], None]) -> None:
-        """Call `callback` as soon as the call is done, from another thread."""
-        self._future.add_done_callback(lambda _: callback())
-
-    def result(self) -> _Value:
-        """Wait for the answer.
-
-        Raises:
-            SciStreamError: what the control server says, or why it cannot be talked to.
-        """
-        try:
-            return self._read(self._future.result())
-        except grpc.RpcError as error:
-            raise self._translated(error) from None
-
-    def failure(self, seconds: float) -> SciStreamError | None:
-        """Wait that long at most: the call's failure, or None where it went well, was cancelled or goes on."""
-        try:
-            self._future.result(seconds)
-        except (grpc.FutureTimeoutError, grpc.FutureCancelledError):
-            return None
-        except grpc.RpcError as error:
-            return self._translated(error)
-        return None
-
-    def _translated(self, error: grpc.RpcError) -> SciStreamError:
-        # Once only: it may have to look at the port.
-        self._failed = self._failed or self._fail(cast("grpc.Call", error))
-        return self._failed
-
-
 class Connection:
     """A channel to one control server. It is closed by `close`, or at the end of a `with`."""
 
@@ -112,7 +55,6 @@ class Connection:
         self._channel = channel
         self._control = control_pb2_grpc.ControlStub(channel)
         self._operations = operations_pb2_grpc.OperationsStub(channel)
-        self._health = health_pb2_grpc.HealthStub(channel)
 
     def __enter__(self) -> Self:
         return self
@@ -126,13 +68,31 @@ class Connection:
         """Close the channel; calls under way are cancelled."""
         self._channel.close()
 
-    def request(
-        self, uid: Uid, direction: Direction, connections: int, rate: int, *, timeout: float | None = None
+    def request(  # noqa: PLR0913 - all that can be asked for
+        self,
+        uid: Uid,
+        direction: Direction,
+        connections: int,
+        rate: int = 0,
+        *,
+        lease: float | None = None,
+        ports: Iterable[int] = (),
+        timeout: float | None = None,
     ) -> Pending[Answer]:
-        """Ask for a session. The answer comes when its end was registered by a `hello`, or `timeout` seconds later."""
+        """Ask for a session. The answer comes when its end was registered by a `hello`, or `timeout` seconds later.
+
+        `rate` is in kb/s, 0 for none; `lease` in seconds, 0 for no end, None for the control server's default; `ports`
+        are the entry points', none for any. A control server with the old protocol only heeds none of the three.
+        """
         message = control_pb2.Request(uid=uid, role=direction.role, num_conn=connections, rate=rate)
         attempt = Attempt("open a session", timeout or self._timeout, uid)
-        return self._start(self._control.req, message, attempt, self._read_answer)
+        asked = {
+            LEASE_METADATA: "" if lease is None else str(lease),
+            PORTS_METADATA: ",".join(map(str, ports)),
+            RATE_METADATA: str(rate) if rate else "",
+        }
+        extra = tuple((key, value) for key, value in asked.items() if value)
+        return self._start(self._control.req, message, attempt, self._read_answer, extra)
 
     def hello(
         self, uid: Uid, direction: Direction, targets: Iterable[Endpoint], *, timeout: float | None = None
@@ -181,12 +141,56 @@ class Connection:
         Raises:
             SciStreamError: UID_UNKNOWN, OLD_CONTROL_SERVER, or why it cannot be talked to.
         """
-        message = operations_pb2.DescribeSessionRequest(uid=uid, direction=direction.value if direction else "")
+        message = operations_pb2.DescribeSessionRequest(uid=uid, direction=_spell(direction))
         attempt = Attempt("describe a session", self._timeout, uid)
         sessions = self._finish(self._operations.DescribeSession, message, attempt, self._read_sessions)
         if not sessions:
             raise SciStreamError(Code.UID_UNKNOWN, uid=uid)
         return sessions
+
+    def renew(self, uid: Uid, direction: Direction | None = None, lease: float | None = None) -> tuple[Session, ...]:
+        """Let a session last `lease` seconds from now, 0 for no end, None for the control server's default.
+
+        Raises:
+            SciStreamError: UID_UNKNOWN, BAD_LEASE, OLD_CONTROL_SERVER and others.
+        """
+        # On the wire, 0 is the default, and what has no end is infinite.
+        seconds = 0.0 if lease is None else lease or math.inf
+        message = operations_pb2.RenewSessionRequest(uid=uid, direction=_spell(direction), lease=seconds)
+        attempt = Attempt("renew a session's lease", self._timeout, uid)
+        return self._finish(self._operations.RenewSession, message, attempt, self._read_sessions)
+
+    def drain(self, uid: Uid, direction: Direction | None = None) -> tuple[Session, ...]:
+        """Let no new connections in; the session is released when the running ones have ended.
+
+        Raises:
+            SciStreamError: UID_UNKNOWN, SESSION_NOT_ACTIVE, OLD_CONTROL_SERVER and others.
+        """
+        message = operations_pb2.DrainSessionRequest(uid=uid, direction=_spell(direction))
+        attempt = Attempt("drain a session", self._timeout, uid)
+        return self._finish(self._operations.DrainSession, message, attempt, self._read_sessions)
+
+    def watch(
+        self, uid: Uid | None = None, direction: Direction | None = None, *, timeout: float | None = None
+    ) -> Watch[SessionEvent]:
+        """Hear of the caller's sessions, or of one: first how they are, then whatever happens.
+
+        Without a `timeout`, for as long as both sides are there. What goes wrong is raised by the iteration.
+        """
+        message = operations_pb2.WatchSessionsRequest(uid=uid or "", direction=_spell(direction))
+        attempt = Attempt("watch sessions", timeout or math.inf, uid or "")
+        stream = self._operations.WatchSessions(message, timeout=timeout, metadata=self._metadata())
+        read = self._guarded(lambda event: read_event(event, self.control_server.address))
+        return Watch(stream, read, lambda call: failure_of(call, self.control_server, attempt))
+
+    def check_authentication(self) -> AuthenticationFacts:
+        """Whom the control server takes this caller for.
+
+        Raises:
+            SciStreamError: AUTHENTICATION_REQUIRED, TOKEN_REFUSED, OLD_CONTROL_SERVER and others.
+        """
+        message, attempt = operations_pb2.CheckAuthenticationRequest(), Attempt("check a token", self._timeout)
+        return self._finish(self._operations.CheckAuthentication, message, attempt, read_authentication)
 
     def server_facts(self) -> ServerFacts:
         """What the control server is.
@@ -203,8 +207,12 @@ class Connection:
         Raises:
             SciStreamError: CONTROL_SERVER_UNREACHABLE, OLD_CONTROL_SERVER and others.
         """
+        # Late: who opens a session does not ask.
+        from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
+
         message, attempt = health_pb2.HealthCheckRequest(), Attempt("tell how it is", self._timeout)
-        status = self._finish(self._health.Check, message, attempt, lambda answer: int(answer.status))
+        check = health_pb2_grpc.HealthStub(self._channel).Check
+        status = self._finish(check, message, attempt, lambda answer: int(answer.status))
         if status != health_pb2.HealthCheckResponse.SERVING:
             reason = "it is there, and does not serve: it starts or ends"
             raise SciStreamError(Code.CONTROL_SERVER_UNREACHABLE, server=self._name, reason=reason)
@@ -220,8 +228,7 @@ class Connection:
     def _start(
         self, method: Any, message: Any, attempt: Attempt, read: Callable[[Any], _Value], extra: _Metadata = ()
     ) -> Pending[_Value]:
-        metadata = ((AUTHORIZATION, self.control_server.token or OLD_NO_AUTH), *extra)
-        future = method.future(message, timeout=attempt.seconds, metadata=metadata)
+        future = method.future(message, timeout=attempt.seconds, metadata=self._metadata(extra))
         return Pending(future, self._guarded(read), lambda call: failure_of(call, self.control_server, attempt))
 
     def _finish(
@@ -232,6 +239,9 @@ class Connection:
             return call.result()
         finally:
             call.cancel()
+
+    def _metadata(self, extra: _Metadata = ()) -> _Metadata:
+        return ((AUTHORIZATION, self.control_server.token or OLD_NO_AUTH), *extra)
 
     def _guarded(self, read: Callable[[Any], _Value]) -> Callable[[Any], _Value]:
         def guarded(message: Any) -> _Value:
@@ -254,37 +264,14 @@ class Connection:
         return tuple(read_session(session, self.control_server.address) for session in message.sessions)
 
 
+def _spell(direction: Direction | None) -> str:
+    return direction.value if direction else ""
+
+
 def connect(control_server: ControlServer) -> Connection:
     """Open a channel. Nothing is sent before the first call.
 
     Raises:
         SciStreamError: CERTIFICATE_MISSING, CERTIFICATE_UNREADABLE, AUTHENTICATION_REFUSED.
     """
-    _check_token(control_server)
-    target = _target(control_server.address)
-    if control_server.plain_text:
-        return Connection(control_server, grpc.insecure_channel(target, _CHANNEL_OPTIONS))
-    credentials = grpc.ssl_channel_credentials(_roots(control_server))
-    return Connection(control_server, grpc.secure_channel(target, credentials, _CHANNEL_OPTIONS))
-
-
-def _target(address: Endpoint) -> str:
-    # Without the scheme, gRPC would take a host called "unix" for one.
-    scheme = "ipv6" if address.is_ipv6 else "ipv4" if address.ip else "dns"
-    return f"{scheme}:{address}"
-
-
-def _roots(control_server: ControlServer) -> bytes | None:
-    path = control_server.server_certificate
-    if path is None:
-        return None
-    certificates.read(path, option="--server-cert (module: server_certificate)")
-    return path.read_bytes()
-
-
-def _check_token(control_server: ControlServer) -> None:
-    # gRPC refuses it as well, and quotes it.
-    token = control_server.token
-    if token is not None and not (token.isascii() and token.isprintable() and token):
-        words = "what is in SCISTREAM_TOKEN has characters that no token has"
-        raise SciStreamError(Code.AUTHENTICATION_REFUSED, server=one_line(str(control_server.address)), words=words)
+    return Connection(control_server, open_channel(control_server))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from scistream.addresses import Endpoint, parse_endpoints
 from scistream.client import tickets
-from scistream.client.negotiation import SessionRequest
+from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session
 from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
@@ -117,13 +118,21 @@ def differences(session: Session, request: SessionRequest, *, any_targets: bool 
         found.append(f"state {session.state}" + (f" ({session.failure})" if session.failure else ""))
     if session.connections != request.connections:
         found.append(f"connections {session.connections}, not {request.connections}")
-    if session.rate != request.rate:
-        found.append(f"rate {session.rate}, not {request.rate}")
+    # Who says nothing of a rate is content with any; a deployed client always says one, and means nothing by it.
+    if request.rate and session.rate != request.rate:
+        found.append(f"rate {session.rate or 'none'}, not {request.rate}")
     if request.encryption and session.encryption and session.encryption != request.encryption:
         found.append(f"encryption {session.encryption}, not {request.encryption}")
+    ports = tuple(entry_point.port for entry_point in parse_endpoints(session.entry_points))
+    if request.ports and ports != request.ports:
+        found.append(f"ports {_listed(ports)}, not {_listed(request.ports)}")
     if not any_targets and _in_turn(parse_endpoints(session.targets), request) != _in_turn(request.targets, request):
-        found.append(f"targets {', '.join(session.targets)}, not {', '.join(map(str, request.targets))}")
+        found.append(f"targets {_listed(session.targets)}, not {_listed(request.targets)}")
     return tuple(found)
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, values))
 
 
 def outcome(wish: Wish, decision: Decision, after: Session | None) -> Outcome:

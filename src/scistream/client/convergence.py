@@ -11,11 +11,15 @@ from typing import Any, Final
 
 from scistream.addresses import PortRange
 from scistream.client import tickets
+from scistream.client.abilities import agree, check_server, check_wishes
 from scistream.client.channel import Connection
 from scistream.client.comparison import Outcome, Wish, decide, make_wish, outcome
-from scistream.client.negotiation import SessionRequest, agree, check_encryption, open_session, release_session
+from scistream.client.draining import drain_session
+from scistream.client.facts import ServerFacts
+from scistream.client.negotiation import open_session, release_session
 from scistream.client.old_servers import ensure_blindly, is_old, plan_blindly, warn_blind
-from scistream.client.sessions import ServerFacts, Session
+from scistream.client.requests import SessionRequest
+from scistream.client.sessions import Session
 from scistream.errors import Code, SciStreamError
 from scistream.terms import MOCK_UID, Direction, Encryption, SessionState, Uid
 
@@ -92,7 +96,7 @@ def ensure_session(
     if not decision.opens:
         return outcome(wish, decision, decision.before)
     if decision.before:
-        check_encryption(connection, request)
+        check_server(connection, request)
         release_session(connection, request.uid, request.direction)
     return outcome(wish, decision, opened())
 
@@ -133,9 +137,14 @@ def withdraw(connection: Connection, wish: Wish, error: BaseException) -> None:
 
 
 def plan_absent(
-    connection: Connection, uid: Uid, direction: Direction | None = None, *, ticket: Path | None = None
+    connection: Connection,
+    uid: Uid,
+    direction: Direction | None = None,
+    *,
+    ticket: Path | None = None,
+    drain: float = 0.0,
 ) -> Outcome:
-    """What `ensure_absent` would do. Only reads.
+    """What `ensure_absent` would do. Only reads; takes what that takes.
 
     Raises:
         SciStreamError: BAD_TICKET, what the control server says, or why it cannot be talked to.
@@ -150,12 +159,20 @@ def plan_absent(
 
 
 def ensure_absent(
-    connection: Connection, uid: Uid, direction: Direction | None = None, *, ticket: Path | None = None
+    connection: Connection,
+    uid: Uid,
+    direction: Direction | None = None,
+    *,
+    ticket: Path | None = None,
+    drain: float = 0.0,
 ) -> Outcome:
     """Make the session not be there, without a direction both with that uid; its inbound end's ticket goes with it.
 
+    With `drain`, running connections have so many seconds to end by themselves.
+
     Raises:
-        SciStreamError: BAD_TICKET, what the control server says, or why it cannot be talked to.
+        SciStreamError: BAD_TICKET, OLD_CONTROL_SERVER where it cannot drain, what the control server says, or why
+            it cannot be talked to.
     """
     left = _ticket_of(uid, direction, ticket)
     before: dict[str, Any] | None = None
@@ -165,10 +182,11 @@ def ensure_absent(
         present = before is not None
     except SciStreamError as error:
         is_old(error)
+    drained = present and drain > 0 and drain_session(connection, uid, direction, patience=drain)
     released = present and release_session(connection, uid, direction)
     if left:
         left.unlink(missing_ok=True)
-    return Outcome(None, released or left is not None, before, None)
+    return Outcome(None, drained or released or left is not None, before, None)
 
 
 def _look(connection: Connection, uid: Uid, direction: Direction) -> Session | None:
@@ -226,6 +244,7 @@ def check_ticket(connection: Connection, wish: Wish) -> None:
 def _predicted(connection: Connection, request: SessionRequest, before: Session | None) -> Session:
     facts = connection.server_facts()
     agree(connection, request, facts.engine, facts.encryption)
+    check_wishes(request, facts)
     _check_ports(facts, request, len(before.entry_points) if before else 0)
     planned = Session.untold(request.uid, request.direction, (), request.targets, request.connections, request.rate)
     return dataclasses.replace(planned, engine=facts.engine, encryption=facts.encryption)

@@ -14,7 +14,6 @@ from typing import Any, Final
 import grpc
 
 from scistream.client.control_servers import ControlServer
-from scistream.client.probe import find_fault
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import ERROR_METADATA
 from scistream.terms import HELLO_TIMEOUT
@@ -57,7 +56,7 @@ def _told(call: grpc.Call) -> SciStreamError | None:
 def _unconnected(call: grpc.Call, server: ControlServer, attempt: Attempt) -> SciStreamError:
     reason = call.details() or "the connection was lost"
     lost = SciStreamError(Code.CONTROL_SERVER_UNREACHABLE, server=str(server.address), reason=reason)
-    return find_fault(server) or lost
+    return _found(server) or lost
 
 
 def _too_late(call: grpc.Call, server: ControlServer, attempt: Attempt) -> SciStreamError:
@@ -65,7 +64,14 @@ def _too_late(call: grpc.Call, server: ControlServer, attempt: Attempt) -> SciSt
     last = "the control server is there, and does not answer this call"
     late = SciStreamError(Code.DEADLINE, what=what, seconds=attempt.seconds, last=last)
     # A port that swallows packets, or answers without TLS, ends as a deadline too.
-    return find_fault(server) or late
+    return _found(server) or late
+
+
+def _found(server: ControlServer) -> SciStreamError | None:
+    # Late: it reads certificates, and only what failed needs it.
+    from scistream.client.probe import find_fault  # noqa: PLC0415
+
+    return find_fault(server)
 
 
 def _without_method(call: grpc.Call, server: ControlServer, attempt: Attempt) -> SciStreamError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import shlex
@@ -20,6 +19,7 @@ from typing import Final
 
 from scistream import atomic_files
 from scistream.errors import Code, SciStreamError
+from scistream.places import configuration_directory
 from scistream.terms import Uid
 
 __all__ = ["default_site_secret", "parse_name", "site_secret", "uid_of"]
@@ -32,10 +32,8 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def default_site_secret() -> Path:
-    """Where a user's site secret lies: under the XDG configuration directory."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    directory = Path(base) if base and Path(base).is_absolute() else Path.home() / ".config"
-    return directory / "scistream" / "site.secret"
+    """Where a user's site secret lies."""
+    return configuration_directory() / "site.secret"
 
 
 def parse_name(text: str) -> str:

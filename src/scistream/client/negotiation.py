@@ -5,33 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from scistream.addresses import Endpoint, parse_endpoints
+from scistream.client.abilities import agree, check_server, too_old
 from scistream.client.channel import Answer, Connection, Pending
+from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session
-from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
-from scistream.terms import (
-    DEFAULT_RATE,
-    HELLO_TIMEOUT,
-    Direction,
-    Uid,
-    parse_connections,
-    parse_rate,
-    parse_uid,
-)
+from scistream.terms import HELLO_TIMEOUT, Direction, Uid
 
 __all__ = [
     "Clock",
     "Pause",
     "SessionRequest",
-    "agree",
     "await_session",
-    "check_encryption",
     "open_session",
     "register",
     "release_session",
@@ -50,47 +40,6 @@ _ROLLBACK_SECONDS: Final = 15.0
 _TAKEN_UP: Final = frozenset({Code.CONTROL_SERVER_BROKEN, Code.DEADLINE, Code.HELLO_TIMEOUT, Code.INTERNAL})
 
 
-@dataclass(frozen=True)
-class SessionRequest:
-    """What is asked of a control server: a uid, a direction, `connections` entry points, and where they lead to.
-
-    `rate` is in kb/s; `key` is the secret of the stream's two gateways, where there is one; `encryption` is what the
-    other end's gateway protects the bytes with, empty where nobody said.
-    """
-
-    uid: Uid
-    direction: Direction
-    targets: tuple[Endpoint, ...]
-    connections: int
-    rate: int = DEFAULT_RATE
-    key: bytes | None = field(default=None, repr=False)
-    encryption: str = ""
-
-    def __post_init__(self) -> None:
-        parse_uid(self.uid)
-        parse_connections(self.connections)
-        parse_rate(self.rate)
-        if len(self.targets) > self.connections:
-            raise SciStreamError(Code.TOO_MANY_TARGETS, targets=len(self.targets), entry_points=self.connections)
-
-    @classmethod
-    def of_ticket(
-        cls,
-        ticket: Ticket,
-        *,
-        rate: int = DEFAULT_RATE,
-        connections: int | None = None,
-        targets: tuple[Endpoint, ...] = (),
-    ) -> SessionRequest:
-        """The outbound session that belongs to a ticket's inbound one.
-
-        Connections and targets are the ticket's where they are not named; with a relay between, they may be others.
-        """
-        towards = targets or ticket.entry_points
-        number = max(ticket.connections, len(towards)) if connections is None else connections
-        return cls(ticket.uid, Direction.OUTBOUND, towards, number, rate, ticket.key, ticket.encryption)
-
-
 class _Call(Protocol):
     def notify(self, callback: Callable[[], None]) -> None: ...
 
@@ -107,7 +56,7 @@ def open_session(
     """
     if not request.targets:
         raise SciStreamError(Code.NO_TARGETS, uid=request.uid)
-    check_encryption(connection, request)
+    check_server(connection, request)
 
     def answer(pending: Pending[Answer]) -> Answer:
         register(connection, request.uid, request.direction, request.targets, pending=pending, clock=clock, pause=pause)
@@ -116,40 +65,12 @@ def open_session(
     return _opened(connection, request, connection.control_server.timeout, answer)
 
 
-def check_encryption(connection: Connection, request: SessionRequest) -> None:
-    """Compare the encryption of the two gateways, as far as it is known, before anything is opened.
-
-    Raises:
-        SciStreamError: ENCRYPTION_MISMATCH, what the control server says, or why it cannot be talked to.
-    """
-    if not request.encryption:
-        return
-    try:
-        facts = connection.server_facts()
-    except SciStreamError as error:
-        if error.code is Code.OLD_CONTROL_SERVER:
-            return
-        raise
-    agree(connection, request, facts.engine, facts.encryption)
-
-
-def agree(connection: Connection, request: SessionRequest, engine: str, encryption: str) -> None:
-    """Refuse an engine whose encryption is known not to be the other end's.
-
-    Raises:
-        SciStreamError: ENCRYPTION_MISMATCH.
-    """
-    if request.encryption and encryption and request.encryption != encryption:
-        server = str(connection.control_server.address)
-        ends = {"inbound": request.encryption, "outbound": encryption}
-        raise SciStreamError(Code.ENCRYPTION_MISMATCH, uid=request.uid, engine=engine, server=server, **ends)
-
-
 def await_session(connection: Connection, request: SessionRequest, *, wait: float = HELLO_TIMEOUT) -> Session:
     """Open a session whose end an application controller registers, within `wait` seconds. It names the targets.
 
     Raises:
-        SciStreamError: HELLO_TIMEOUT, NO_TARGETS, what the control server says, or why it cannot be talked to.
+        SciStreamError: HELLO_TIMEOUT, OLD_CONTROL_SERVER, NO_TARGETS, what the control server says, or why it cannot
+            be talked to.
     """
 
     def answer(pending: Pending[Answer]) -> Answer:
@@ -160,6 +81,7 @@ def await_session(connection: Connection, request: SessionRequest, *, wait: floa
                 raise
             raise SciStreamError(Code.HELLO_TIMEOUT, uid=request.uid, seconds=wait) from None
 
+    check_server(connection, request)
     return _opened(connection, request, wait, answer)
 
 
@@ -256,7 +178,15 @@ def _first(*calls: _Call) -> None:
 def _opened(
     connection: Connection, request: SessionRequest, timeout: float, answer: Callable[[Pending[Answer]], Answer]
 ) -> Session:
-    pending = connection.request(request.uid, request.direction, request.connections, request.rate, timeout=timeout)
+    pending = connection.request(
+        request.uid,
+        request.direction,
+        request.connections,
+        request.rate,
+        lease=request.lease,
+        ports=request.ports,
+        timeout=timeout,
+    )
     try:
         answered = answer(pending)
         targets = request.targets or parse_endpoints(answered.targets)
@@ -281,6 +211,15 @@ def _undo(connection: Connection, request: SessionRequest, error: BaseException)
             error.add_note(f"Session {request.uid} may be left over there: {failure.seen}.")
 
 
+def _check_kept(connection: Connection, request: SessionRequest, session: Session) -> None:
+    """A control server of ours from before leases and named ports opens a session without them."""
+    ports = {endpoint.port for endpoint in parse_endpoints(session.entry_points)}
+    kept = {"lease": session.lease_expires, "ports": ports == set(request.ports)}
+    asked = {"lease": request.lease, "ports": request.ports}
+    if left := [name for name, wish in asked.items() if wish and not kept[name]]:
+        raise too_old(connection, f"keep the {' and the '.join(left)} of a session")
+
+
 def _described(
     connection: Connection, request: SessionRequest, answered: Answer, targets: tuple[Endpoint, ...]
 ) -> Session:
@@ -291,6 +230,7 @@ def _described(
             raise
     else:
         agree(connection, request, session.engine, session.encryption)
+        _check_kept(connection, request, session)
         return session
     return Session.untold(
         request.uid, request.direction, answered.entry_points, targets, request.connections, request.rate

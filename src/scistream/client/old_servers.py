@@ -10,7 +10,8 @@ from typing import Final
 
 from scistream.client.channel import Connection
 from scistream.client.comparison import Decision, Outcome, Wish, differences, outcome
-from scistream.client.negotiation import SessionRequest, release_session
+from scistream.client.negotiation import release_session
+from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction

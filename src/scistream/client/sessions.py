@@ -1,4 +1,4 @@
-"""What a control server tells of itself and of its sessions, as plain values.
+"""What a control server tells of its sessions, as plain values.
 
 What comes over the wire was written by another facility: addresses are parsed, texts are made printable.
 """
@@ -7,24 +7,55 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from scistream.addresses import Endpoint
 from scistream.errors import one_line
 from scistream.protocol import operations_pb2 as wire
 from scistream.terms import Direction, Encryption, SessionState, Uid, parse_direction, parse_uid
 
-__all__ = ["EngineFacts", "ServerFacts", "Session", "reachable", "read_facts", "read_session"]
+__all__ = [
+    "Session",
+    "SessionEvent",
+    "Traffic",
+    "moment",
+    "plain",
+    "reachable",
+    "read_event",
+    "read_session",
+]
+
+# Seconds since the epoch: what comes after it cannot be spelled.
+_YEAR_9999: Final = 253_370_764_800
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a data server has carried since it started, as its engine tells it.
+
+    Connections, application bytes, and peers that were turned away because they had no key.
+    """
+
+    connections_open: int = 0
+    connections_total: int = 0
+    bytes_to_targets: int = 0
+    bytes_from_targets: int = 0
+    refused_peers: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as plain data."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
 class Session:
     """One direction on one control server.
 
-    `entry_points` and `targets` are addresses as text; `rate` is in kb/s as asked for, `opened` in seconds since the
-    epoch. Against a control server with the old protocol only, `engine`, `encryption` and `owner` are empty and
-    `opened` is 0.
+    `entry_points` and `targets` are addresses as text; `rate` is in kb/s as asked for, 0 where none was. Times are
+    seconds since the epoch: `opened`, `lease_expires` (0: it has no end) and `idle_since` (0: not known). `restarts`
+    counts data servers that were started in place of one that had ended. Against a control server with the old
+    protocol only, `engine`, `encryption` and `owner` are empty and `opened` is 0.
     """
 
     uid: Uid
@@ -39,6 +70,10 @@ class Session:
     rate: int
     opened: float
     failure: str
+    lease_expires: float = 0.0
+    idle_since: float = 0.0
+    restarts: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
 
     @classmethod
     def untold(  # noqa: PLR0913, PLR0917 - all that is known of a session
@@ -78,49 +113,25 @@ class Session:
 
     def as_dict(self) -> dict[str, Any]:
         """The session as plain data."""
-        return _plain(self) | {"direction": self.direction.value}
+        return plain(self) | {"direction": self.direction.value, "traffic": self.traffic.as_dict()}
 
 
 @dataclass(frozen=True)
-class EngineFacts:
-    """One engine of a control server; `version` and `program` are empty where it is not installed."""
+class SessionEvent:
+    """Something that happened to a session, which is told as it was right after.
 
-    name: str
-    installed: bool
-    version: str
-    program: str
-    encryption: str
+    `time` is in seconds since the epoch; `kind` is one of the wire's words, "there" for a session that a watcher finds;
+    `words` say why, where there is something to say.
+    """
 
-    def as_dict(self) -> dict[str, Any]:
-        """The engine as plain data."""
-        return _plain(self)
-
-
-@dataclass(frozen=True)
-class ServerFacts:
-    """What a control server is; times are seconds since the epoch, `certificate_expires` is 0 without a certificate."""
-
-    version: str
-    listen_address: str
-    port_range: str
-    ports_free: int
-    engine: str
-    engines: tuple[EngineFacts, ...]
-    authentication: str
-    tls: bool
-    certificate_names: tuple[str, ...]
-    certificate_expires: float
-    started: float
-    sessions: int
+    time: float
+    kind: str
+    session: Session
+    words: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The facts as plain data."""
-        return _plain(self) | {"engines": [engine.as_dict() for engine in self.engines]}
-
-    @property
-    def encryption(self) -> str:
-        """What protects the bytes of the sessions that are opened now: the encryption of the engine in use."""
-        return next((engine.encryption for engine in self.engines if engine.name == self.engine), "")
+        """The event as plain data."""
+        return plain(self) | {"session": self.session.as_dict()}
 
 
 def read_session(message: wire.Session, server: Endpoint) -> Session:
@@ -140,27 +151,33 @@ def read_session(message: wire.Session, server: Endpoint) -> Session:
         owner=one_line(message.owner),
         connections=message.connections,
         rate=message.rate,
-        opened=message.opened,
+        opened=moment(message.opened),
         failure=one_line(message.failure),
+        lease_expires=moment(message.lease_expires),
+        idle_since=moment(message.idle_since),
+        restarts=message.restarts,
+        traffic=_read_traffic(message.traffic),
     )
 
 
-def read_facts(message: wire.ServerFacts) -> ServerFacts:
-    """What a control server says of itself."""
-    return ServerFacts(
-        version=one_line(message.version),
-        listen_address=one_line(message.listen_address),
-        port_range=one_line(message.port_range),
-        ports_free=message.ports_free,
-        engine=one_line(message.engine),
-        engines=tuple(_read_engine(engine) for engine in message.engines),
-        authentication=one_line(message.authentication),
-        tls=message.tls,
-        certificate_names=tuple(one_line(name) for name in message.certificate_names),
-        certificate_expires=message.certificate_expires,
-        started=message.started,
-        sessions=message.sessions,
+def _read_traffic(message: wire.Traffic) -> Traffic:
+    return Traffic(
+        connections_open=message.connections_open,
+        connections_total=message.connections_total,
+        bytes_to_targets=message.bytes_to_targets,
+        bytes_from_targets=message.bytes_from_targets,
+        refused_peers=message.refused_peers,
     )
+
+
+def read_event(message: wire.Event, server: Endpoint) -> SessionEvent:
+    """An event as `server` tells it.
+
+    Raises:
+        SciStreamError: BAD_ADDRESS, BAD_ROLE, BAD_UID: the control server tells nonsense.
+    """
+    session = read_session(message.session, server)
+    return SessionEvent(moment(message.time), one_line(message.kind), session, one_line(message.words))
 
 
 def reachable(entry_points: Iterable[str], server: Endpoint) -> tuple[str, ...]:
@@ -176,16 +193,12 @@ def reachable(entry_points: Iterable[str], server: Endpoint) -> tuple[str, ...]:
     return tuple(str(Endpoint(server.host, one.port) if one.ip and one.ip.is_unspecified else one) for one in parsed)
 
 
-def _read_engine(message: wire.Engine) -> EngineFacts:
-    return EngineFacts(
-        name=one_line(message.name),
-        installed=message.installed,
-        version=one_line(message.version),
-        program=one_line(message.program),
-        encryption=one_line(message.encryption),
-    )
+def moment(seconds: float) -> float:
+    """A time or a duration as a control server tells it; 0, which is not known, for one that no calendar has."""
+    return seconds if 0 <= seconds < _YEAR_9999 else 0.0
 
 
-def _plain(facts: Any) -> dict[str, Any]:
+def plain(facts: Any) -> dict[str, Any]:
+    """The fields of a dataclass as plain data: tuples become lists."""
     values = ((entry.name, getattr(facts, entry.name)) for entry in dataclasses.fields(facts))
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
@@ -15,13 +16,17 @@ import structlog
 from google.protobuf.message import DecodeError
 from structlog.typing import FilteringBoundLogger
 
-from scistream.auth import Verifier
+from scistream.auth import Identity, Verifier
 from scistream.control_server.callers import Caller
+from scistream.control_server.sessions import Session
 from scistream.errors import Code, SciStreamError, one_line
-from scistream.protocol import AUTHORIZATION, ERROR_METADATA
-from scistream.terms import NO_AUTH, OLD_NO_AUTH
+from scistream.protocol import AUTHORIZATION, DIRECTION_METADATA, ERROR_METADATA
+from scistream.terms import NO_AUTH, OLD_NO_AUTH, parse_direction
 
-__all__ = ["Call", "Calls", "Context", "Observer", "Reading", "metadata_bytes", "metadata_text"]
+__all__ = ["CANCELLED", "Call", "Calls", "Context", "Observer", "Reading", "metadata_bytes", "metadata_text"]
+
+# The outcome of a call whose caller went away, or had no more time, before the answer.
+CANCELLED: Final = "CANCELLED"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -30,11 +35,11 @@ _STATUS: Final = {status.name: status for status in grpc.StatusCode}
 
 @dataclass
 class Call:
-    """A call that was answered, for those who count and record.
+    """A call, for those who answer it, and then for those who count and record.
 
     `uid` and `direction` are as the caller said them, made printable, and empty where the call has none. `owner` is
-    empty where the caller was not recognised. `code` is the error's, or None where all went well, `seconds` the time
-    that it took.
+    the caller's, empty where they were not recognised; `session_owner` is whose session it was about, where that is
+    known. `outcome` is `OK`, CANCELLED or the error's code, `seconds` the time that it took.
     """
 
     name: str
@@ -42,8 +47,17 @@ class Call:
     uid: str = ""
     direction: str = ""
     owner: str = ""
-    code: Code | None = None
+    session_owner: str = ""
+    outcome: str = "OK"
     seconds: float = 0.0
+    # Nobody, until authentication knows better.
+    caller: Caller = field(default=Caller(Identity("")), repr=False)
+
+    def about(self, session: Session) -> Session:
+        """Note which session it was about: the deployed client says PROD for either end."""
+        self.uid, self.direction = session.asked.uid, session.asked.direction.value
+        self.session_owner = session.asked.owner
+        return session
 
 
 class Observer(Protocol):
@@ -77,40 +91,58 @@ class Calls:
         self._observers = observers
 
     @contextlib.asynccontextmanager
-    async def answering(self, context: Context, name: str, request: Any = None) -> AsyncIterator[Caller]:
-        """Inside, the caller is known; a failure becomes a status with the error in it.
+    async def answering(self, context: Context, name: str, request: Any = None) -> AsyncIterator[Call]:
+        """Inside, the call's caller is known; a failure becomes a status with the error in it.
 
         Authentication comes first, before anything of the request is looked at (U11).
         """
         peer = unquote(context.peer())
-        call = Call(name, peer, *_named(request))
+        call = Call(name, peer, *_named(request, context))
         structlog.contextvars.bind_contextvars(peer=peer)
         begun = time.monotonic()
         try:
-            caller = await self._authenticate(context)
-            call.owner = caller.owner
-            yield caller
+            call.caller = await self.authenticate(context)
+            call.owner = call.caller.owner
+            yield call
             self._log.debug("call answered", call=name)
+        except asyncio.CancelledError:
+            call.outcome = CANCELLED
+            self._log.debug("call cancelled", call=name)
+            raise
         except SciStreamError as error:
-            call.code = error.code
+            call.outcome = str(error.code)
             self._log.warning("call refused", call=name, code=str(error.code), why=str(error))
             await _abort(context, error)
         except Exception as error:
-            call.code = Code.INTERNAL
+            call.outcome = str(Code.INTERNAL)
             self._log.exception("unforeseen error", call=name)
             await _abort(context, SciStreamError(Code.INTERNAL, words=f"{type(error).__name__}: {error}"))
         finally:
             call.seconds = time.monotonic() - begun
-            for observer in self._observers:
-                observer(call)
+            self._tell(call)
 
-    async def _authenticate(self, context: Context) -> Caller:
+    def _tell(self, call: Call) -> None:
+        for observer in self._observers:
+            try:
+                observer(call)
+            except Exception:  # The call was answered; whoever counts must not undo that.
+                self._log.exception("unforeseen error", call=call.name)
+
+    async def authenticate(self, context: Context) -> Caller:
+        """Who calls; again, for a call that goes on: a token may have ended meanwhile.
+
+        Raises:
+            SciStreamError: what `Verifier.verify` raises.
+        """
         identity = await self.verifier.verify(_token(context))
         return Caller(identity, is_operator=identity.subject in self._operators)
 
 
-def _named(request: Any) -> tuple[str, str]:
-    direction: str = getattr(request, "direction", "") or getattr(request, "role", "")
+def _named(request: Any, context: Context) -> tuple[str, str]:
+    told = metadata_text(context, DIRECTION_METADATA) or getattr(request, "direction", "")
+    direction = str(told or getattr(request, "role", ""))
+    with contextlib.suppress(SciStreamError):
+        direction = parse_direction(direction).value
     return one_line(getattr(request, "uid", ""), 64), one_line(direction, 16)
 
 
@@ -135,7 +167,7 @@ async def _abort(context: Context, error: SciStreamError) -> None:
 
 
 class Reading(grpc.aio.ServerInterceptor):
-    """Reads the requests of all calls with one answer; bytes that are no message of ours get words of ours."""
+    """Reads the requests of our calls; bytes that are no message of ours get words of ours."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -148,19 +180,27 @@ class Reading(grpc.aio.ServerInterceptor):
         """See gRPC."""
         found = await continuation(handler_call_details)
         handler: Any = found
-        if handler is None or handler.unary_unary is None or handler.request_deserializer is None:
+        if handler is None or handler.request_streaming or handler.request_deserializer is None:
             return found
-        call = handler_call_details.method.rpartition("/")[2]
+        name = handler_call_details.method.rpartition("/")[2]
+        if not handler.response_streaming:
+            answer = self._reading(name, handler.unary_unary, handler.request_deserializer)
+            return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
+        if not inspect.iscoroutinefunction(handler.unary_stream):
+            return found  # Not one of ours: those write to their context.
+        answer = self._reading(name, handler.unary_stream, handler.request_deserializer)
+        return grpc.unary_stream_rpc_method_handler(answer, None, handler.response_serializer)
 
+    def _reading(self, name: str, method: Callable[..., Awaitable[Any]], read: Callable[[bytes], Any]) -> Any:
         async def answer(data: bytes, context: Context) -> Any:
             try:
-                request = handler.request_deserializer(data)
+                request = read(data)
             except DecodeError:
-                async with self._calls.answering(context, call):
-                    raise SciStreamError(Code.BAD_MESSAGE, call=call) from None
-            return await handler.unary_unary(request, context)
+                async with self._calls.answering(context, name):
+                    raise SciStreamError(Code.BAD_MESSAGE, call=name) from None
+            return await method(request, context)
 
-        return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
+        return answer
 
 
 def metadata_text(context: Context, key: str) -> str | None:

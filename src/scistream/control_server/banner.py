@@ -23,16 +23,17 @@ __all__ = ["announcement", "tell", "warnings"]
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
-def announcement(settings: Settings, certificate: CertificateFacts | None) -> Announcement:
+def announcement(settings: Settings, certificate: CertificateFacts | None, host_secret: str) -> Announcement:
     """What stands beside the lock of the state directory."""
     return Announcement(
         pid=os.getpid(),
         address=str(settings.address),
         engine=settings.type,
-        authentication=NO_AUTH,
+        authentication=settings.authentication,
         certificate=settings.server_crt.read_text() if certificate else "",
         certificate_name=next(iter(certificate.names), "") if certificate else "",
         settings=settings.digest(),
+        host_secret=host_secret if settings.authenticates else "",
     )
 
 
@@ -45,19 +46,21 @@ def tell(settings: Settings, engine: Engine, certificate: CertificateFacts | Non
         engine=engine.title,
         ports=str(settings.port_range),
         channel="TLS" if certificate else "plain text",
-        authentication=NO_AUTH,
+        authentication=settings.authentication,
         state_directory=str(settings.state_directory),
     )
-    log.info("the rates that sessions ask for are stored and shown, and not applied yet")
     for warning in warnings(settings, engine, certificate):
         log.warning(warning)
 
 
 def warnings(settings: Settings, engine: Engine, certificate: CertificateFacts | None) -> Iterator[str]:
     """What an operator might not want, a sentence each."""
-    if settings.compat:
-        yield "--compat: the deployed defaults hold, and with them authentication is off"
-    yield f"{NO_AUTH}: everyone who reaches {settings.address} may open, see and release streams"
+    if not settings.authenticates:
+        if settings.compat:
+            yield "--compat: the deployed defaults hold, and with them authentication is off"
+        yield f"{NO_AUTH}: everyone who reaches {settings.address} may open, see and release streams"
+    elif not settings.ssl:
+        yield "--ssl=False: tokens travel as plain text, and whoever reads one can use it"
     if certificate is None:
         yield "--ssl=False: the control channel is plain text, and no session key is taken from it"
     elif not settings.is_wildcard and settings.listener_ip not in certificate.names:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +15,13 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, SecretStr, ValidationError
 
 from scistream.addresses import Endpoint, PortRange
+from scistream.auth.introspection import method_name
+from scistream.auth.providers import GLOBUS, parse_scope, parse_url
 from scistream.engines import find_engine
 from scistream.errors import Code, SciStreamError
-from scistream.terms import DEFAULT_CONTROL_PORT, DEFAULT_PORT_RANGE, HELLO_TIMEOUT, MAX_LEASE
+from scistream.terms import DEFAULT_CONTROL_PORT, DEFAULT_PORT_RANGE, HELLO_TIMEOUT, MAX_LEASE, NO_AUTH
 
-__all__ = ["ENVIRONMENT_PREFIX", "Settings", "Surroundings", "load", "read_file"]
+__all__ = ["CREDENTIALS_DIRECTORY", "ENVIRONMENT_PREFIX", "Settings", "Surroundings", "load", "read_file"]
 
 ENVIRONMENT_PREFIX: Final = "SCISTREAM_"
 
@@ -26,6 +30,10 @@ _SECRETS: Final = frozenset({"client_secret"})
 # `SCISTREAM_COMPAT` asks the clients for the deployed words, and is in many a user's profile: it must not turn
 # authentication off.
 _NOT_IN_ENVIRONMENT: Final = frozenset({"compat"})
+# Files of these names in $CREDENTIALS_DIRECTORY are the service manager's (systemd.exec, LoadCredential=).
+_CREDENTIALS: Final = ("client_id", "client_secret")
+CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _PATHS: Final = frozenset({"audit_file", "log_file", "server_crt", "server_key", "state_directory"})
 
 
@@ -64,6 +72,10 @@ def _words(value: object) -> tuple[str, ...]:
     return tuple(word.strip() for word in words if word.strip())
 
 
+def _url(value: object) -> object:
+    return parse_url(value) if value and isinstance(value, str) else value
+
+
 class Settings(BaseModel):
     """What a control server is told.
 
@@ -93,11 +105,11 @@ class Settings(BaseModel):
     state_directory: Path = Path("~/.scistream")
     log_file: Path | None = None
     hello_timeout: Annotated[float, Field(gt=0)] = HELLO_TIMEOUT
-    lease: Annotated[float, Field(ge=0, le=MAX_LEASE)] = 0
-    longest_lease: Annotated[float, Field(ge=0, le=MAX_LEASE)] = 0
+    lease: Annotated[float, Field(ge=0, le=MAX_LEASE)] = 0.0
+    longest_lease: Annotated[float, Field(ge=0, le=MAX_LEASE)] = 0.0
     quarantine: Annotated[float, Field(ge=0, le=3600)] = 1.0
-    provider: str = "https://auth.globus.org"
-    introspection_url: str = ""
+    provider: Annotated[str, BeforeValidator(_url)] = GLOBUS
+    introspection_url: Annotated[str, BeforeValidator(_url)] = ""
     audience: str = ""
     scope: str = ""
     operators: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
@@ -116,20 +128,47 @@ class Settings(BaseModel):
         """Whether it listens on all addresses of the host."""
         return ipaddress.ip_address(self.listener_ip).is_unspecified
 
+    @property
+    def authenticates(self) -> bool:
+        """Whether tokens are checked."""
+        return bool(self.client_secret.get_secret_value())
+
+    @property
+    def authentication(self) -> str:
+        """How it shows in every status: `NO_AUTH`, or the method's name."""
+        return method_name(self.provider) if self.authenticates else NO_AUTH
+
+    @property
+    def demanded_audience(self) -> str:
+        """Whom tokens have to be for."""
+        return self.audience or self.client_id
+
+    @property
+    def demanded_scope(self) -> str:
+        """What tokens have to be good for."""
+        return parse_scope(self.scope) or f"{GLOBUS}/scopes/{self.client_id}/scistream"
+
     def check_authentication(self) -> None:
-        """Refuse to run where nobody said how users are authenticated (U13).
+        """Refuse to run where nobody said how users are authenticated (U13), or two things were said.
 
         Raises:
-            SciStreamError: AUTHENTICATION_UNAVAILABLE, AUTHENTICATION_UNDECIDED.
+            SciStreamError: AUTHENTICATION_UNDECIDED, AUTHENTICATION_CONTRADICTORY, BAD_CONFIGURATION.
         """
-        if self.client_secret.get_secret_value():
-            raise SciStreamError(Code.AUTHENTICATION_UNAVAILABLE)
-        if not (self.insecure_no_auth or self.compat):
-            raise SciStreamError(Code.AUTHENTICATION_UNDECIDED)
+        if not self.authenticates:
+            if not (self.insecure_no_auth or self.compat):
+                raise SciStreamError(Code.AUTHENTICATION_UNDECIDED)
+            return
+        if self.insecure_no_auth:
+            raise SciStreamError(Code.AUTHENTICATION_CONTRADICTORY)
+        if not (self.client_id and self.provider):
+            key = "provider" if self.client_id else "client_id"
+            facts = {"key": key, "value": "", "source": "the settings", "reason": "client_secret is nothing without it"}
+            raise SciStreamError(Code.BAD_CONFIGURATION, **facts)
 
     def digest(self) -> str:
         """What two control servers have in common that were told the same, secrets apart: SHA-256 in hex."""
         told = {key: str(getattr(self, key)) for key in Settings.model_fields if key not in _SECRETS}
+        told["authentication"] = self.authentication
         return hashlib.sha256(repr(sorted(told.items())).encode()).hexdigest()
 
     def arguments(self) -> list[str]:
@@ -162,17 +201,26 @@ def read_file(path: Path) -> dict[str, Any]:
     """The keys and values of a TOML file.
 
     Raises:
-        SciStreamError: CONFIGURATION_UNREADABLE.
+        SciStreamError: CONFIGURATION_UNREADABLE; SECRET_READABLE where it holds a secret, and others can read it.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            values, mode = tomllib.load(file), os.fstat(file.fileno()).st_mode
     except OSError as error:
         reason = error.strerror or str(error)
     except ValueError as error:  # TOML and UTF-8 errors are both of this kind
         reason = str(error)
     except RecursionError:
         reason = "its values lie too deep in one another"
+    else:
+        _check_secrets(path, values, mode)
+        return values
     raise SciStreamError(Code.CONFIGURATION_UNREADABLE, path=str(path), reason=reason)
+
+
+def _check_secrets(path: Path, values: Mapping[str, Any], mode: int) -> None:
+    if any(values.get(key) for key in _SECRETS) and stat.S_IMODE(mode) & _OTHERS:
+        raise SciStreamError(Code.SECRET_READABLE, path=str(path), mode=f"{stat.S_IMODE(mode):04o}")
 
 
 def load(options: Mapping[str, Any], surroundings: Surroundings, *, config: Path | None = None) -> Settings:
@@ -184,8 +232,8 @@ def load(options: Mapping[str, Any], surroundings: Surroundings, *, config: Path
         config: the TOML file. Its relative paths start at its own directory.
 
     Raises:
-        SciStreamError: BAD_CONFIGURATION naming key, value and source; CONFIGURATION_UNREADABLE, BAD_PORT_RANGE,
-            ENGINE_UNKNOWN.
+        SciStreamError: BAD_CONFIGURATION naming key, value and source; CONFIGURATION_UNREADABLE, SECRET_READABLE,
+            BAD_PORT_RANGE, ENGINE_UNKNOWN.
     """
     directory = surroundings.directory
     values, sources = dict[str, Any](), dict[str, str]()
@@ -218,15 +266,41 @@ def _layers(options: Mapping[str, Any], surroundings: Surroundings, config: Path
     keys = Settings.model_fields.keys() - _NOT_IN_ENVIRONMENT
     variables = {key: surroundings.environment.get(ENVIRONMENT_PREFIX + key.upper()) for key in keys}
     layers = [
+        _credentials(surroundings),
         _Layer({key: text for key, text in variables.items() if text}, surroundings.directory, "{variable}"),
         _Layer(named, surroundings.directory, "option --{option}"),
     ]
     if config is None:
         return layers
     path = Path(str(_rooted(surroundings.directory, config, "config", "option --config or SCISTREAM_CONFIG")))
-    # Braces in a file's name are no fields of the words.
-    words = str(path).replace("{", "{{").replace("}", "}}")
-    return [_Layer(read_file(path), path.parent, words), *layers]
+    return [_Layer(read_file(path), path.parent, _braced(path)), *layers]
+
+
+def _credentials(surroundings: Surroundings) -> _Layer:
+    """What the service manager hands over, which stands between the file and the environment."""
+    named = surroundings.environment.get(CREDENTIALS_DIRECTORY)
+    if not named:
+        return _Layer({}, surroundings.directory, "")
+    directory = surroundings.directory / named
+    values = {key: text for key in _CREDENTIALS if (text := _credential(directory / key))}
+    return _Layer(values, directory, f"the systemd credential in {_braced(directory)}")
+
+
+def _credential(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValueError:
+        reason = "it is no text"
+    raise SciStreamError(Code.CONFIGURATION_UNREADABLE, path=str(path), reason=reason)
+
+
+def _braced(path: Path) -> str:
+    """A path as words of a layer: braces in a file's name are no fields."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _rooted(base: Path, value: object, key: str, source: str) -> object:

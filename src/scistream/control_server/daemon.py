@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -16,12 +17,12 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from scistream.addresses import Endpoint
-from scistream.control_server.configuration import ENVIRONMENT_PREFIX, Settings
+from scistream.control_server.configuration import CREDENTIALS_DIRECTORY, ENVIRONMENT_PREFIX, Settings
 from scistream.control_server.judgement import judge
 from scistream.control_server.private_files import check_directory, open_private, prepare_directory
 from scistream.control_server.state_directory import Announcement, Traces, log_of, read_announcement
 from scistream.errors import Code, ExitCode, SciStreamError, one_line
-from scistream.protocol import operations_pb2, operations_pb2_grpc
+from scistream.protocol import AUTHORIZATION, operations_pb2, operations_pb2_grpc
 
 __all__ = ["StartError", "Status", "start", "status", "stop"]
 
@@ -50,6 +51,7 @@ class Status:
     announcement: Announcement
     version: str
     sessions: int
+    warnings: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, object]:
         """As plain data."""
@@ -62,6 +64,7 @@ class Status:
             "authentication": running.authentication,
             "sessions": self.sessions,
             "version": self.version,
+            "warnings": list(self.warnings),
         }
 
 
@@ -121,10 +124,14 @@ class _Child:
         self._read_from = self._log.stat().st_size
         # -P: the state directory is no place to import from.
         command = [sys.executable, "-P", "-m", "scistream.cli.s2cs", *settings.arguments()]
+        secret = settings.client_secret.get_secret_value()
+        if secret:
+            # Through a pipe: a command line is everybody's to read, and an environment is handed on to data servers.
+            command.append("--client-secret=-")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if secret else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=settings.state_directory,
@@ -132,6 +139,13 @@ class _Child:
                 start_new_session=True,
             )
         self.pid = self._process.pid
+        self._hand_over(secret)
+
+    def _hand_over(self, secret: str) -> None:
+        if self._process.stdin is not None:
+            # Where it has ended already, `check` tells.
+            with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
+                pipe.write(f"{secret}\n".encode())
 
     def check(self) -> None:
         """Raise what the child said last, where it has ended; ENDED_MEANWHILE where it was told to."""
@@ -159,8 +173,8 @@ class _Child:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, less what configures a control server: the child is told everything on its command line."""
-    told = {ENVIRONMENT_PREFIX + key.upper() for key in ("config", *Settings.model_fields)}
+    """Ours, less what configures a control server: the child is told everything by its options."""
+    told = {ENVIRONMENT_PREFIX + key.upper() for key in ("config", *Settings.model_fields)} | {CREDENTIALS_DIRECTORY}
     return {key: value for key, value in os.environ.items() if key not in told}
 
 
@@ -224,11 +238,12 @@ def status(state_directory: Path) -> Status:
     try:
         with _channel(running) as channel:
             stub = operations_pb2_grpc.OperationsStub(channel)
-            facts = stub.GetServerFacts(operations_pb2.GetServerFactsRequest(), timeout=_ANSWER)
+            request, token = operations_pb2.GetServerFactsRequest(), ((AUTHORIZATION, running.host_secret),)
+            facts = stub.GetServerFacts(request, timeout=_ANSWER, metadata=token if running.host_secret else ())
     except grpc.RpcError as error:
         reason = _words(error)
         raise SciStreamError(Code.CONTROL_SERVER_UNREACHABLE, server=running.address, reason=reason) from None
-    return Status(running, facts.version, facts.sessions)
+    return Status(running, facts.version, facts.sessions, tuple(facts.warnings))
 
 
 def _health(running: Announcement) -> str:

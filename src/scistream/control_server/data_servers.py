@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -14,7 +15,10 @@ from scistream.engines.base import Engine, Plan, Traffic
 from scistream.engines.lifecycle import ProcessMark
 from scistream.engines.processes import ProcessFacts, wait_exit
 
-__all__ = ["DataServers", "Proxies", "writers_below"]
+__all__ = ["DataServers", "Proxies", "Survey", "survey"]
+
+Survey = Mapping[str, Sequence[ProcessMark]]
+"""By the first part of their files' names: the data servers that run, each by the leader of its processes."""
 
 # A start time that no process has: `lifecycle.stop` then spares everything that does not write to the session's log.
 _UNCERTAIN: Final = -1
@@ -37,6 +41,12 @@ class DataServers(Protocol):
 
     async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
         """End it for certain, and remove its files. Without a mark: whatever writes to the session's log."""
+
+    def survey(self, directory: Path) -> Survey:
+        """Everything that runs on a state directory, whatever the journal says."""
+
+    def wipe(self, plan: Plan) -> None:
+        """Remove the files of one that does not run."""
 
     def alive(self, mark: ProcessMark) -> bool:
         """Whether it is the process that was started, and runs."""
@@ -73,13 +83,22 @@ class Proxies:
             await lifecycle.stop(plan, each, engine_title=engine.title)
         lifecycle.remove_files(plan)
 
+    def survey(self, directory: Path) -> Survey:
+        """See `survey`."""
+        return survey(directory)
+
+    def wipe(self, plan: Plan) -> None:
+        """See `engines.lifecycle.remove_files`."""
+        lifecycle.remove_files(plan)
+
     def alive(self, mark: ProcessMark) -> bool:
         """See `engines.lifecycle.alive`."""
         return lifecycle.alive(mark)
 
     async def ended(self, mark: ProcessMark) -> str:
         """Wait on the process's pidfd; it also tells of processes that are not our children."""
-        if lifecycle.alive(mark):
+        # One whose last threads are still being cleared away counts as dead already, and has no status yet.
+        if lifecycle.present(mark):
             await wait_exit(mark.pid, None)
         return lifecycle.farewell(mark) or "its exit status is not known"
 
@@ -88,14 +107,31 @@ class Proxies:
         return lifecycle.last_words(plan)
 
 
-def writers_below(directory: Path) -> list[int]:
-    """The processes whose output is a log of a state directory: its data servers, whatever the journal says."""
+def survey(directory: Path) -> Survey:
+    """The processes whose output is a log of a state directory: one walk over all processes, however many those are."""
     place = os.path.realpath(directory)
-    found = (ProcessFacts.of(pid) for pid in psutil.pids())
-    outputs = ((facts.pid, facts.output()) for facts in found if facts and not facts.gone)
-    logs = ((pid, path) for pid, path in outputs if path and path.suffix == ".log" and str(path.parent) == place)
+    found: dict[str, set[int]] = {}
+    for pid in psutil.pids():
+        stem = _stem_of(pid, place)
+        facts = ProcessFacts.of(pid) if stem else None
+        if stem and facts and not facts.gone:
+            found.setdefault(stem, set()).add(facts.session)
+    return {stem: [_mark_of(group) for group in sorted(groups)] for stem, groups in found.items()}
+
+
+def _stem_of(pid: int, place: str) -> str | None:
+    try:
+        output = Path(str(Path(f"/proc/{pid}/fd/1").readlink()).removesuffix(" (deleted)"))
+    except OSError:
+        return None
     # The control server's own output may lie there as well.
-    return [pid for pid, path in logs if path.name != log_of(directory).name]
+    is_data_servers = str(output.parent) == place and output.suffix == ".log" and output.name != log_of(output).name
+    return output.stem if is_data_servers else None
+
+
+def _mark_of(group: int) -> ProcessMark:
+    leader = ProcessFacts.of(group)
+    return ProcessMark(group, leader.started if leader and not leader.gone else _UNCERTAIN)
 
 
 def _strays(plan: Plan) -> list[ProcessMark]:

@@ -19,7 +19,7 @@ def judge(settings: Settings) -> CertificateFacts | None:
         the certificate's facts, or None for a plain-text channel.
 
     Raises:
-        SciStreamError: AUTHENTICATION_UNDECIDED, AUTHENTICATION_UNAVAILABLE, BAD_CONFIGURATION, CERTIFICATE_...
+        SciStreamError: AUTHENTICATION_UNDECIDED, AUTHENTICATION_CONTRADICTORY, BAD_CONFIGURATION, CERTIFICATE_...
     """
     settings.check_authentication()
     if settings.state_directory.is_dir():

@@ -18,14 +18,21 @@ from scistream.addresses import Endpoint
 from scistream.engines.processes import plain_ip, who_listens
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["OPTIONS", "bind", "told_host"]
+__all__ = ["OPTIONS", "RPC_LIMIT", "bind", "listen", "told_host"]
 
 _MESSAGE_LIMIT: Final = 256 * 1024
+# Calls of one connection at once, and of all: a thousand requests may well wait for their hellos. Who wants more of one
+# connection waits, and of all is refused.
+_STREAM_LIMIT: Final = 4096
+RPC_LIMIT: Final = 16384
+# Scrapers that wait for their turn.
+_BACKLOG: Final = 16
 
 OPTIONS: Final = (
     # Two servers that share one port silently (U27).
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
+    ("grpc.max_concurrent_streams", _STREAM_LIMIT),
     # A client whose host vanished holds a reservation no longer than this, in ms.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -48,7 +55,24 @@ def bind(server: grpc.aio.Server, address: Endpoint, credentials: grpc.ServerCre
             else:
                 server.add_secure_port(str(address), credentials)
     except RuntimeError:  # taken in between
-        raise _in_use(address) from None
+        raise _in_use(Code.CONTROL_PORT_IN_USE, address) from None
+
+
+def listen(address: Endpoint) -> socket.socket:
+    """A socket that listens at the metrics' address, and nowhere else.
+
+    Raises:
+        SciStreamError: METRICS_PORT_IN_USE naming the process, LISTEN_ADDRESS_FOREIGN.
+    """
+    listener = socket.socket(_family(address))
+    try:
+        if address.is_ipv6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _take(listener, address, Code.METRICS_PORT_IN_USE)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def _family(address: Endpoint) -> socket.AddressFamily:
@@ -58,20 +82,24 @@ def _family(address: Endpoint) -> socket.AddressFamily:
 def _try(address: Endpoint) -> None:
     """Bind as gRPC will, whose own errors are words for its log only."""
     with socket.socket(_family(address)) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((address.host, address.port))
-            trial.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise _in_use(address) from None
-            reason = error.strerror or str(error)
-            raise SciStreamError(Code.LISTEN_ADDRESS_FOREIGN, address=str(address), reason=reason) from None
+        _take(trial, address, Code.CONTROL_PORT_IN_USE)
 
 
-def _in_use(address: Endpoint) -> SciStreamError:
+def _take(listener: socket.socket, address: Endpoint, taken: Code) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address.host, address.port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _in_use(taken, address) from None
+        reason = error.strerror or str(error)
+        raise SciStreamError(Code.LISTEN_ADDRESS_FOREIGN, address=str(address), reason=reason) from None
+
+
+def _in_use(taken: Code, address: Endpoint) -> SciStreamError:
     process = who_listens(address) or "another process"
-    return SciStreamError(Code.CONTROL_PORT_IN_USE, address=str(address), process=process)
+    return SciStreamError(taken, address=str(address), process=process)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The control server's log: plain lines on stderr or in a file of the operator's choice; never a secret in it."""
+"""The control server's log: lines on stderr or in a file of the operator's choice; never a secret in it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,42 @@ import contextlib
 import logging
 import os
 from pathlib import Path
-from typing import Final, TextIO, cast
+from typing import Final, Literal, TextIO, cast
 
 import structlog
-from structlog.typing import FilteringBoundLogger
+from structlog.typing import FilteringBoundLogger, Processor
 
-from scistream.control_server.private_files import open_private
-from scistream.errors import Code, SciStreamError
+from scistream.control_server.appending import LineFile
 
 __all__ = ["open_log"]
 
 _STDERR: Final = 2
 
+_FOR_PEOPLE: Final[tuple[Processor, ...]] = (
+    structlog.dev.ConsoleRenderer(
+        colors=False,
+        pad_event_to=0,
+        pad_level=False,
+        sort_keys=False,
+        # The default one prints local variables, and a session key may be among them.
+        exception_formatter=structlog.dev.plain_traceback,
+    ),
+)
+_FOR_PROGRAMS: Final[tuple[Processor, ...]] = (
+    # Plain tracebacks, for the same reason.
+    structlog.processors.format_exc_info,
+    structlog.processors.JSONRenderer(default=str),
+)
 
-def open_log(file: Path | None, *, verbose: bool) -> FilteringBoundLogger:
+
+def open_log(file: Path | None, *, verbose: bool, form: Literal["plain", "json"] = "plain") -> FilteringBoundLogger:
     """Set the log up.
 
     Args:
-        file: where lines are added, a regular file and no link; None is stderr. It is made with mode 0600.
+        file: where lines are added, a regular file and no link; None is stderr. It is made with mode 0600, and turned
+            when it is large (see `appending`).
         verbose: tell debugging events as well.
+        form: lines for people, or one JSON object a line.
 
     Raises:
         SciStreamError: FILE_UNWRITABLE.
@@ -35,29 +52,20 @@ def open_log(file: Path | None, *, verbose: bool) -> FilteringBoundLogger:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(
-                colors=False,
-                pad_event_to=0,
-                pad_level=False,
-                sort_keys=False,
-                # The default one prints local variables, and a session key may be among them.
-                exception_formatter=structlog.dev.plain_traceback,
-            ),
+            *(_FOR_PROGRAMS if form == "json" else _FOR_PEOPLE),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(
-            file=cast("TextIO", _Sink(_STDERR if file is None else _append(file)))
-        ),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr() if file is None else _File(file))),
         cache_logger_on_first_use=True,
     )
     return cast("FilteringBoundLogger", structlog.get_logger())
 
 
-class _Sink:
-    """Where lines go. One that cannot be written is lost: a full disk or a reader that went away ends no stream."""
+class _Stderr:
+    """Standard error. A line that cannot be written is lost: a reader that went away ends no stream."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self) -> None:
+        self._descriptor = _STDERR
 
     def write(self, text: str) -> None:
         # Without a buffer: what could not be written would be in the way of all that follows.
@@ -70,8 +78,14 @@ class _Sink:
         """Nothing is held back."""
 
 
-def _append(file: Path) -> int:
-    try:
-        return open_private(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    except OSError as error:
-        raise SciStreamError(Code.FILE_UNWRITABLE, path=str(file), reason=error.strerror or str(error)) from None
+class _File:
+    """A file of lines. One that cannot be written is lost: a full disk ends no stream."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = LineFile(path)
+
+    def write(self, text: str) -> None:
+        self._lines.add(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""

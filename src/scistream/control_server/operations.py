@@ -1,24 +1,34 @@
-"""The `scistream.v1.Operations` service: what this control server is, and what runs on it."""
+"""The `scistream.v1.Operations` service: what this control server is, what runs on it, and for how long."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from scistream import __version__
+from scistream.addresses import Endpoint
 from scistream.certificates import CertificateFacts
 from scistream.control_server.answering import Calls, Context
+from scistream.control_server.callers import Caller
 from scistream.control_server.configuration import Settings
+from scistream.control_server.events import Event, EventKind, Events
 from scistream.control_server.registry import Registry
-from scistream.control_server.sessions import SessionView
+from scistream.control_server.sessions import Session, SessionView
 from scistream.engines import describe_engines
 from scistream.engines.base import Engine, Installation
 from scistream.protocol import operations_pb2 as wire
 from scistream.protocol import operations_pb2_grpc
-from scistream.terms import parse_direction, parse_uid
+from scistream.terms import Direction, Uid, parse_direction, parse_lease, parse_uid
 
 __all__ = ["Operations", "ServerIdentity"]
+
+# Seconds after which it is asked again who watches: a token ends, or is withdrawn.
+_ASK_AGAIN: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -29,31 +39,102 @@ class ServerIdentity:
     certificate: CertificateFacts | None
     started: float
 
+    @property
+    def metrics_address(self) -> Endpoint | None:
+        """Where the metrics are, where they are anywhere."""
+        port = self.settings.metrics_port
+        return Endpoint(self.settings.metrics_ip, port) if port else None
+
 
 class Operations(operations_pb2_grpc.OperationsServicer):
-    """Reads of the registry and of the server's own facts; changes nothing."""
+    """Reads of the registry and of the server's own facts; leases and drains.
 
-    def __init__(self, registry: Registry, identity: ServerIdentity, calls: Calls) -> None:
+    Args:
+        registry: the sessions.
+        identity: the server's own facts.
+        calls: the frame of every call.
+        events: what happens to the sessions.
+        warnings: what the server's operator should know now, a sentence each.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        identity: ServerIdentity,
+        calls: Calls,
+        events: Events,
+        *,
+        warnings: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         self._registry = registry
         self._identity = identity
         self._calls = calls
+        self._events = events
+        self._warnings = warnings
 
     async def ListSessions(  # noqa: N802 - the wire's names
         self, request: wire.ListSessionsRequest, context: Context
     ) -> wire.ListSessionsReply:
         """The caller's sessions, in the order of their opening."""
-        async with self._calls.answering(context, "ListSessions", request) as caller:
-            views = (session.view() for session in self._registry.sessions() if caller.may_use(session.asked.owner))
-            return wire.ListSessionsReply(sessions=map(_on_wire, views))
+        async with self._calls.answering(context, "ListSessions", request) as call:
+            sessions = self._registry.sessions()
+            return _reply([session for session in sessions if call.caller.may_use(session.asked.owner)])
 
     async def DescribeSession(  # noqa: N802
         self, request: wire.DescribeSessionRequest, context: Context
     ) -> wire.ListSessionsReply:
         """The caller's sessions with one uid."""
-        async with self._calls.answering(context, "DescribeSession", request) as caller:
-            direction = parse_direction(request.direction) if request.direction else None
-            sessions = self._registry.find(parse_uid(request.uid), direction, caller)
-            return wire.ListSessionsReply(sessions=[_on_wire(session.view()) for session in sessions])
+        async with self._calls.answering(context, "DescribeSession", request) as call:
+            uid, direction = parse_uid(request.uid), _direction(request.direction)
+            return _reply(self._registry.find(uid, direction, call.caller))
+
+    async def WatchSessions(self, request: wire.WatchSessionsRequest, context: Context) -> None:  # noqa: N802
+        """Every session of the caller's as it is, then what happens to them, until somebody ends."""
+        async with self._calls.answering(context, "WatchSessions", request) as call:
+            uid = parse_uid(request.uid) if request.uid else None
+            wanted = _Wanted(uid, _direction(request.direction), call.caller)
+            with self._events.watched(wanted) as events:
+                # Nothing may come between: what happens from now on is told as an event.
+                there = [Event(time.time(), EventKind.THERE, each.view()) for each in self._registry.sessions()]
+                # Whoever waits for a state may look at the session now: nothing is missed from here on.
+                await context.send_initial_metadata(())
+                for event in filter(wanted, there):
+                    await context.write(_event_on_wire(event))
+                while True:
+                    await _tell(events, context)
+                    wanted.caller = await self._calls.authenticate(context)
+
+    async def RenewSession(  # noqa: N802
+        self, request: wire.RenewSessionRequest, context: Context
+    ) -> wire.ListSessionsReply:
+        """Lengthen or shorten the lease."""
+        async with self._calls.answering(context, "RenewSession", request) as call:
+            uid, direction = parse_uid(request.uid), _direction(request.direction)
+            lease = _lease(request.lease)
+            return _reply([*map(call.about, await self._registry.renew(uid, direction, lease, call.caller))])
+
+    async def DrainSession(  # noqa: N802
+        self, request: wire.DrainSessionRequest, context: Context
+    ) -> wire.ListSessionsReply:
+        """Take no new connections; answered when that has begun."""
+        async with self._calls.answering(context, "DrainSession", request) as call:
+            uid, direction = parse_uid(request.uid), _direction(request.direction)
+            return _reply([*map(call.about, await self._registry.drain(uid, direction, call.caller))])
+
+    async def CheckAuthentication(  # noqa: N802
+        self, request: wire.CheckAuthenticationRequest, context: Context
+    ) -> wire.AuthenticationFacts:
+        """Who the caller is."""
+        async with self._calls.answering(context, "CheckAuthentication", request) as call:
+            identity, verifier = call.caller.identity, self._calls.verifier
+            return wire.AuthenticationFacts(
+                owner=identity.subject,
+                authentication=verifier.name,
+                scope=verifier.scope,
+                scopes=identity.scopes,
+                expires=identity.expires or 0,
+                is_operator=call.caller.is_operator,
+            )
 
     async def GetServerFacts(  # noqa: N802
         self, request: wire.GetServerFactsRequest, context: Context
@@ -79,7 +160,55 @@ class Operations(operations_pb2_grpc.OperationsServicer):
                 scope=self._calls.verifier.scope,
                 default_lease=settings.lease,
                 longest_lease=settings.longest_lease,
+                metrics_address=str(self._identity.metrics_address or ""),
+                warnings=self._warnings(),
             )
+
+
+@dataclass
+class _Wanted:
+    """Whether an event is for one who watches."""
+
+    uid: Uid | None
+    direction: Direction | None
+    caller: Caller
+
+    def __call__(self, event: Event) -> bool:
+        session = event.session
+        right = self.uid in {None, session.uid} and self.direction in {None, session.direction}
+        return right and self.caller.may_use(session.owner)
+
+
+async def _tell(events: AsyncIterator[Event], context: Context) -> None:
+    """Tell what happens for a while."""
+    end = time.monotonic() + _ASK_AGAIN
+    while (left := end - time.monotonic()) > 0:
+        try:
+            # Only the waiting may be cut off: half a message would be the end of the stream.
+            async with asyncio.timeout(left):
+                event = await anext(events)
+        except TimeoutError:
+            return
+        await context.write(_event_on_wire(event))
+
+
+def _lease(seconds: float) -> float | None:
+    """The wire's 0 is the default, and what shall have no end is infinite there."""
+    if seconds == math.inf:
+        return 0.0
+    return parse_lease(str(seconds)) if seconds else None
+
+
+def _direction(text: str) -> Direction | None:
+    return parse_direction(text) if text else None
+
+
+def _reply(sessions: Sequence[Session]) -> wire.ListSessionsReply:
+    return wire.ListSessionsReply(sessions=[_on_wire(session.view()) for session in sessions])
+
+
+def _event_on_wire(event: Event) -> wire.Event:
+    return wire.Event(time=event.time, kind=event.kind.value, session=_on_wire(event.session), words=event.words)
 
 
 def _on_wire(view: SessionView) -> wire.Session:
@@ -110,4 +239,5 @@ def _engine_on_wire(engine: Engine, found: Installation | None) -> wire.Engine:
         version=found.version if found else "",
         program=str(found.program if found else engine.program),
         encryption=engine.encryption.value,
+        can_limit_rate=engine.can_limit_rate,
     )

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from scistream.addresses import Endpoint
-from scistream.control_server.data_servers import DataServers
+from scistream.control_server.data_servers import DataServers, Survey
 from scistream.control_server.journal import Journal, Record
-from scistream.control_server.ports import PortPool, Reservation
+from scistream.control_server.ports import PortPool
+from scistream.control_server.session_keys import forget_key, keep_key, recall_key
 from scistream.control_server.sessions import Session, SessionRequest
 from scistream.control_server.supervisor import Supervisor
 from scistream.engines import find_engine
 from scistream.engines.base import Engine
 from scistream.engines.lifecycle import ProcessMark
 from scistream.errors import SciStreamError
-from scistream.terms import SessionState
+from scistream.terms import Encryption, SessionState
 
 __all__ = ["Recovery"]
+
+_RUNNING: Final = frozenset({SessionState.ACTIVE, SessionState.DRAINING})
 
 
 @dataclass(frozen=True)
@@ -25,55 +32,104 @@ class Recovery:
     """Makes sessions of the journal's records."""
 
     journal: Journal
+    directory: Path
     pool: PortPool
     data_servers: DataServers
     supervisor: Supervisor
     engine: Engine
 
-    async def sessions(self) -> Sequence[Session]:
-        """Every session that the journal knows, in the state that it is in now."""
-        return [await self._session(record) for record in self.journal.records()]
+    async def sessions(self, found: Survey) -> Sequence[Session]:
+        """Every session that goes on, in the state that it is in now; what is left of the others is cleared away.
 
-    async def _session(self, record: Record) -> Session:
+        Those that are `wanted` and do not run are yet to be started (`Supervisor.watch`).
+
+        Args:
+            found: the data servers that run.
+        """
+        records = self.journal.records()
+        work = (self._session(record, found.get(record.stem, ())) for record in records)
+        pairs = zip(records, await asyncio.gather(*work), strict=True)
+        sessions = []
+        for record, session in pairs:
+            if session is None:
+                self.journal.remove(record.uid, record.direction)
+            else:
+                sessions.append((record, session))
+        self._write_down([after for record, session in sessions if (after := session.record()) != record])
+        return [session for _, session in sessions]
+
+    def _write_down(self, changed: Sequence[Record]) -> None:
+        # On a full disk the records stay as they are, and the next start comes to the same conclusions.
+        with contextlib.suppress(SciStreamError):
+            self.journal.put(*changed)
+
+    async def _session(self, record: Record, strays: Sequence[ProcessMark]) -> Session | None:
+        if record.state is SessionState.REQUESTED:
+            return None  # Nobody waits for its hello any more.
         mark = None if record.pid is None or record.started is None else ProcessMark(record.pid, record.started)
-        if mark is not None and record.state is SessionState.ACTIVE and self.data_servers.alive(mark):
-            return self._make(record, self.pool.claim(record.bound_host, record.ports, in_use=True), mark)
-        return await self._stopped(record, mark)
+        session = self._make(record, mark)
+        if record.state in _RUNNING and mark is not None and self.data_servers.alive(mark):
+            return session
+        return await self._stopped(session, strays)
 
-    async def _stopped(self, record: Record, mark: ProcessMark | None) -> Session:
-        """A session whose data server does not run: ready for its update as it was, or failed."""
-        session = self._make(record, self.pool.claim(record.bound_host, record.ports, in_use=True), None)
-        if record.state is SessionState.ACTIVE:
+    async def _stopped(self, session: Session, strays: Sequence[ProcessMark]) -> Session | None:
+        """A session whose data server does not run: to be started, ready for its update as it was, failed, or none."""
+        over = session.state in {SessionState.RELEASED, SessionState.DRAINING}
+        session.wanted = session.wanted and not over
+        if session.state is SessionState.ACTIVE:
             # Its log is about to go.
             _fail(session, self.supervisor.lost(session, "while no control server ran"))
+        session.mark = strays[0] if strays else None
         try:
-            # First by the mark: what is left of a group whose leader died names no configuration.
-            for each in (mark, None) if mark else (None,):
-                await self.supervisor.clear(session, each)
+            await self._clear(session, strays)
             session.reservation.close()
-            session.reservation = self.pool.claim(record.bound_host, record.ports, in_use=False)
+            if not over:
+                session.reservation = self.pool.claim(
+                    session.bound_host, session.ports, in_use=False, owner=session.asked.owner
+                )
         except (SciStreamError, OSError) as error:
             # The ports stay out of the pool until the session is released.
-            session.reservation = self.pool.claim(record.bound_host, record.ports, in_use=True)
+            session.reservation = self.pool.claim(session.bound_host, session.ports, in_use=True)
             _fail(session, error)
-        return session
+            return session
+        session.mark = None
+        return None if over else session
 
-    def _make(self, record: Record, reservation: Reservation, mark: ProcessMark | None) -> Session:
+    async def _clear(self, session: Session, strays: Sequence[ProcessMark]) -> None:
+        if not session.targets:
+            return  # It never had a data server.
+        plan = session.plan(self.directory)
+        if session.wanted:
+            keep_key(plan)
+        for mark in strays:
+            await self.supervisor.clear(session, mark)
+        self.data_servers.wipe(plan)
+        if not session.wanted:
+            forget_key(plan)
+
+    def _make(self, record: Record, mark: ProcessMark | None) -> Session:
         asked = SessionRequest(
             record.uid, record.direction, record.connections, record.rate, record.owner, record.told_host
         )
-        return Session(
+        session = Session(
             asked=asked,
             opened=record.opened,
             engine=self._engine(record.engine),
             stem=record.stem,
             bound_host=record.bound_host,
-            reservation=reservation,
+            reservation=self.pool.claim(record.bound_host, record.ports, in_use=True),
             state=record.state,
             targets=tuple(Endpoint.parse(target) for target in record.targets),
             failure=record.failure,
+            lease_expires=record.lease_expires,
+            lease_boottime=record.lease_boottime,
+            restarts=record.restarts,
             mark=mark,
+            wanted=record.wanted,
         )
+        if session.targets and session.engine.encryption is not Encryption.NONE:
+            session.key = recall_key(session.plan(self.directory))
+        return session
 
     def _engine(self, name: str) -> Engine:
         try:
@@ -85,4 +141,5 @@ class Recovery:
 
 def _fail(session: Session, error: Exception) -> None:
     # What went wrong first says more than what followed from it.
-    session.state, session.failure = SessionState.FAILED, session.failure or str(error)
+    failure = session.failure if session.state is SessionState.FAILED and session.failure else str(error)
+    session.state, session.failure = SessionState.FAILED, failure

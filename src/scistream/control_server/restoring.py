@@ -11,12 +11,15 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from scistream.control_server.configuration import Settings
-from scistream.control_server.data_servers import Proxies, writers_below
+from scistream.control_server.data_servers import Proxies, Survey, survey
 from scistream.control_server.events import Events
-from scistream.control_server.journal import Journal
+from scistream.control_server.leases import Leases, LeaseTerms
+from scistream.control_server.leftovers import Leftovers, find_leftovers
+from scistream.control_server.observing import open_audit
 from scistream.control_server.ports import PortPool
 from scistream.control_server.recovery import Recovery
 from scistream.control_server.registry import Patience, Registry
+from scistream.control_server.salvage import open_journal
 from scistream.control_server.state_directory import StateDirectory
 from scistream.control_server.supervisor import Supervisor
 from scistream.engines import find_engine
@@ -35,38 +38,52 @@ async def release_leftovers(settings: Settings, log: FilteringBoundLogger) -> in
     Raises:
         SciStreamError: STATE_DIRECTORY_TAKEN, JOURNAL_UNREADABLE, DATA_SERVER_STUCK.
     """
-    if not (settings.state_directory / _JOURNAL).exists():
+    directory = settings.state_directory
+    if not (directory / _JOURNAL).exists() and not (directory.is_dir() and survey(directory)):
         return 0
     async with AsyncExitStack() as stack:
-        stack.enter_context(StateDirectory(settings.state_directory))
-        registry = await restored(settings, log, stack)
+        stack.enter_context(StateDirectory(directory))
+        events = Events()
+        audit = open_audit(settings, events, log)
+        if audit is not None:
+            stack.callback(audit.close)
+        registry = await restored(settings, log, stack, events)
         await registry.close()
         return await registry.release_all()
 
 
-async def restored(settings: Settings, log: FilteringBoundLogger, stack: AsyncExitStack) -> Registry:
-    """The registry, with the sessions of the journal in it."""
+async def restored(settings: Settings, log: FilteringBoundLogger, stack: AsyncExitStack, events: Events) -> Registry:
+    """The registry, with the sessions of the journal in it; what happens to them is told to `events`."""
     directory, engine = settings.state_directory, find_engine(settings.type)
-    with _naming_survivors(directory):
-        journal = Journal(directory / _JOURNAL, _BOOT_ID.read_text().strip())
-        stack.callback(journal.close)
-        journal.records()
-    pool = PortPool(settings.listener_ip, settings.port_range, who_listens)
+    found = survey(directory)
+    with _naming_survivors(found):
+        journal, warnings = open_journal(directory / _JOURNAL, _BOOT_ID.read_text().strip())
+    stack.callback(journal.close)
+    pool = PortPool(settings.listener_ip, settings.port_range, who_listens, quarantine=settings.quarantine)
     proxies = Proxies()
-    supervisor = Supervisor(journal=journal, directory=directory, data_servers=proxies, events=Events(), log=log)
-    registry = Registry(engine, pool, supervisor, patience=Patience(hello=settings.hello_timeout))
-    recovery = Recovery(journal, pool, proxies, supervisor, engine)
-    registry.take_over(await recovery.sessions())
+    supervisor = Supervisor(journal=journal, directory=directory, data_servers=proxies, events=events, log=log)
+    recovery = Recovery(journal, directory, pool, proxies, supervisor, engine)
+    known = {record.stem for record in journal.records()}
+    sessions = await recovery.sessions(found)
+    unknown = {stem: marks for stem, marks in found.items() if stem not in known}
+    leftovers = Leftovers(directory, find_leftovers(unknown, pool), warnings)
+    for warning in leftovers.warnings():
+        log.warning(warning)
+    patience = Patience(hello=settings.hello_timeout)
+    leases = Leases(LeaseTerms(settings.lease, settings.longest_lease))
+    registry = Registry(engine, pool, supervisor, patience=patience, leases=leases, leftovers=leftovers)
+    registry.take_over(sessions)
     return registry
 
 
 @contextlib.contextmanager
-def _naming_survivors(directory: Path) -> Iterator[None]:
+def _naming_survivors(found: Survey) -> Iterator[None]:
     """Who cannot read the journal has to end by hand what it knew: this says which processes."""
     try:
         yield
     except SciStreamError as error:
-        if error.code is not Code.JOURNAL_UNREADABLE or not (pids := writers_below(directory)):
+        pids = sorted(mark.pid for marks in found.values() for mark in marks)
+        if error.code is not Code.JOURNAL_UNREADABLE or not pids:
             raise
         facts = error.facts | {
             "reason": f"{error.facts['reason']}; data servers still run: pid {', '.join(map(str, pids))}"

@@ -1,16 +1,46 @@
-"""What the registry grants: which session is meant, and whether an update fits it."""
+"""What the registry grants: whether a session can be had, which one is meant, and whether an update fits it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from scistream.addresses import Endpoint
-from scistream.control_server.sessions import Session, Update
-from scistream.control_server.supervisor import spell
+from scistream.control_server.sessions import Session, SessionRequest, Update
+from scistream.engines.base import Engine
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, SessionState
 
-__all__ = ["bounded", "check", "preferred"]
+__all__ = ["bounded", "check", "check_drain", "check_ports", "check_rate", "preferred"]
+
+
+def check_rate(asked: SessionRequest, engine: Engine) -> None:
+    """Refuse a rate that nothing would enforce (U57).
+
+    Raises:
+        SciStreamError: ENGINE_CANNOT.
+    """
+    if asked.rate and not engine.can_limit_rate:
+        reason = f"it does not limit rates, and {asked.rate} kb/s was asked for"
+        raise SciStreamError(Code.ENGINE_CANNOT, engine=engine.title, reason=reason)
+
+
+def check_ports(asked: SessionRequest, sessions: Iterable[Session]) -> None:
+    """Refuse named ports that are too many or too few, or that a session has.
+
+    Raises:
+        SciStreamError: PORTS_MISCOUNTED, ENTRY_POINT_IN_USE.
+    """
+    named = set(asked.named_ports)
+    if not named:
+        return
+    if len(named) != asked.connections:
+        raise SciStreamError(Code.PORTS_MISCOUNTED, ports=len(named), connections=asked.connections)
+    for session in sessions:
+        for port in sorted(named.intersection(session.ports)):
+            theirs = session.asked.owner == asked.owner
+            holder = f"session {session.asked.uid}" if theirs else "another user's session"
+            point = Endpoint(asked.host, port)
+            raise SciStreamError(Code.ENTRY_POINT_IN_USE, entry_point=str(point), process=holder)
 
 
 def preferred(sessions: Sequence[Session], direction: Direction) -> Session:
@@ -33,18 +63,32 @@ def check(session: Session, change: Update) -> None:
     """Whether an update can be meant for a session as it stands.
 
     Raises:
-        SciStreamError: SESSION_NOT_REGISTERED, NO_TARGETS, TOO_MANY_TARGETS, RETARGET_REFUSED, TARGET_IN_USE.
+        SciStreamError: SESSION_NOT_REGISTERED, SESSION_NOT_ACTIVE, NO_TARGETS, TOO_MANY_TARGETS, TARGET_IN_USE.
     """
     uid, targets = session.asked.uid, change.targets
     if session.state is SessionState.REQUESTED:
         raise SciStreamError(Code.SESSION_NOT_REGISTERED, uid=uid, what="the update")
+    if session.state is SessionState.DRAINING:
+        raise _not_active(session, "the update")
     if not targets:
         raise SciStreamError(Code.NO_TARGETS, uid=uid)
     bounded(targets, session)
     if session.state is not SessionState.ACTIVE:
         return
-    if targets != session.targets:
-        raise SciStreamError(Code.RETARGET_REFUSED, uid=uid, current=spell(session.targets), asked=spell(targets))
     # After a restart the key is known to the data server only, and cannot be compared.
     if change.key is not None and session.key is not None and change.key != session.key:
         raise SciStreamError(Code.TARGET_IN_USE, uid=uid, differences="the session key")
+
+
+def check_drain(session: Session) -> None:
+    """Whether a session can be drained; one that is drained already can be, again.
+
+    Raises:
+        SciStreamError: SESSION_NOT_ACTIVE.
+    """
+    if session.state not in {SessionState.ACTIVE, SessionState.DRAINING}:
+        raise _not_active(session, "draining")
+
+
+def _not_active(session: Session, what: str) -> SciStreamError:
+    return SciStreamError(Code.SESSION_NOT_ACTIVE, uid=session.asked.uid, state=session.state.value, what=what)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import secrets
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -14,11 +17,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from structlog.typing import FilteringBoundLogger
 
-from scistream.auth import NoAuthentication
 from scistream.control_server import banner, listening
 from scistream.control_server.answering import Calls, Reading
+from scistream.control_server.authentication import authentication, operators
 from scistream.control_server.configuration import Settings
+from scistream.control_server.data_servers import Proxies
+from scistream.control_server.draft import DraftService
+from scistream.control_server.events import Events
 from scistream.control_server.judgement import judge
+from scistream.control_server.observing import Observers
 from scistream.control_server.operations import Operations, ServerIdentity
 from scistream.control_server.registry import Registry
 from scistream.control_server.restoring import restored
@@ -34,6 +41,7 @@ _GRACE: Final = 1.0
 
 _SERVICES: Final = (
     control_pb2.DESCRIPTOR.services_by_name["Control"].full_name,
+    control_pb2.DESCRIPTOR.services_by_name["SciStreamControl"].full_name,
     operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
 )
 
@@ -43,7 +51,8 @@ async def serve(settings: Settings, log: FilteringBoundLogger) -> None:
 
     Raises:
         SciStreamError: AUTHENTICATION_..., CERTIFICATE_..., STATE_DIRECTORY_TAKEN, CONTROL_PORT_IN_USE,
-            LISTEN_ADDRESS_FOREIGN, JOURNAL_UNREADABLE; at the end DATA_SERVER_STUCK.
+            METRICS_PORT_IN_USE, LISTEN_ADDRESS_FOREIGN, FILE_UNWRITABLE, JOURNAL_UNREADABLE; at the end
+            DATA_SERVER_STUCK.
     """
     certificate = judge(settings)
     raise_descriptor_limit()
@@ -51,15 +60,11 @@ async def serve(settings: Settings, log: FilteringBoundLogger) -> None:
     ending = _signals()
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(StateDirectory(settings.state_directory))
-        calls = Calls(log, NoAuthentication())
-        server = grpc.aio.server(interceptors=[Reading(calls)], options=listening.OPTIONS)
-        listening.bind(server, settings.address, _credentials(settings))
-        registry = await restored(settings, log, stack)
-        reporter = _add_services(server, registry, ServerIdentity(settings, certificate, time.time()), calls, log)
-        await server.start()
-        stack.push_async_callback(server.stop, _GRACE)
+        host_secret = secrets.token_urlsafe(32)
+        identity = ServerIdentity(settings, certificate, time.time())
+        registry, reporter = await _begin(identity, host_secret, log, stack)
         await _set_health(reporter, health_pb2.HealthCheckResponse.SERVING)
-        directory.announce(banner.announcement(settings, certificate))
+        directory.announce(banner.announcement(settings, certificate, host_secret))
         banner.tell(settings, registry.engine, certificate, log)
         number = await ending
         log.info("ending", signal=number.name, sessions="released" if number is signal.SIGINT else "go on")
@@ -67,6 +72,39 @@ async def serve(settings: Settings, log: FilteringBoundLogger) -> None:
         await registry.close()
         if number is signal.SIGINT:
             await registry.release_all()
+
+
+async def _begin(
+    identity: ServerIdentity, host_secret: str, log: FilteringBoundLogger, stack: AsyncExitStack
+) -> tuple[Registry, health.aio.HealthServicer]:
+    """Answer calls, and look on. The stack ends it in the opposite order: those who watch are told before they go."""
+    settings, events = identity.settings, Events()
+    verifier = await stack.enter_async_context(authentication(settings, host_secret))
+    observers = stack.enter_context(contextlib.closing(Observers(identity, events, log)))
+    calls = Calls(log, verifier, operators=operators(settings), observers=observers.of_calls())
+    server = _bound(settings, calls)
+    registry = await restored(settings, log, stack, events)
+
+    def warnings() -> Sequence[str]:
+        return *registry.warnings(), *observers.warnings()
+
+    operations = Operations(registry, identity, calls, events, warnings=warnings)
+    told_host = listening.told_host(settings.address)
+    control = ControlService(registry, calls, log, tls=settings.ssl, told_host=told_host)
+    reporter = _add_services(server, operations, control)
+    await server.start()
+    stack.push_async_callback(server.stop, _GRACE)
+    stack.callback(events.close)
+    await stack.enter_async_context(observers.observing(registry, Proxies()))
+    return registry, reporter
+
+
+def _bound(settings: Settings, calls: Calls) -> grpc.aio.Server:
+    server = grpc.aio.server(
+        interceptors=[Reading(calls)], options=listening.OPTIONS, maximum_concurrent_rpcs=listening.RPC_LIMIT
+    )
+    listening.bind(server, settings.address, _credentials(settings))
+    return server
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
@@ -91,13 +129,11 @@ def _signals() -> asyncio.Future[signal.Signals]:
 
 
 def _add_services(
-    server: grpc.aio.Server, registry: Registry, identity: ServerIdentity, calls: Calls, log: FilteringBoundLogger
+    server: grpc.aio.Server, operations: Operations, control: ControlService
 ) -> health.aio.HealthServicer:
-    settings = identity.settings
-    told_host = listening.told_host(settings.address)
-    control = ControlService(registry, calls, log, tls=settings.ssl, told_host=told_host)
     control_pb2_grpc.add_ControlServicer_to_server(control, server)
-    operations_pb2_grpc.add_OperationsServicer_to_server(Operations(registry, identity, calls), server)
+    control_pb2_grpc.add_SciStreamControlServicer_to_server(DraftService(control), server)
+    operations_pb2_grpc.add_OperationsServicer_to_server(operations, server)
     reporter = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(reporter, server)
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

@@ -38,7 +38,7 @@ __all__ = ["ControlService"]
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
-    """Reads calls, asks the registry, writes replies.
+    """Reads calls, asks the registry, writes replies. `name` is what a call is called in log and audit file.
 
     Args:
         registry: the sessions.
@@ -57,26 +57,28 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._tls = tls
         self._told_host = told_host
 
-    async def req(self, request: wire.Request, context: Context) -> wire.Response:
+    async def req(self, request: wire.Request, context: Context, name: str = "req") -> wire.Response:
         """Reserve entry points; answered when the hello has come."""
-        async with self._calls.answering(context, "req", request) as caller:
-            return _response(await self._registry.request(self._asked(request, context, caller)))
+        async with self._calls.answering(context, name, request) as call:
+            asked = self._asked(request, context, call.caller)
+            return _response(call.about(await self._registry.request(asked)))
 
     def _asked(self, request: wire.Request, context: Context, caller: Caller) -> SessionRequest:
+        named_ports = _named_ports(context)
         return SessionRequest(
             uid=parse_uid(request.uid),
             direction=parse_direction(request.role),
-            connections=parse_connections(request.num_conn),
+            connections=parse_connections(request.num_conn or len(named_ports)),
             rate=_rate(request, context),
             owner=caller.owner,
             host=self._told_host(context.peer()),
             lease=_lease(context),
-            named_ports=_named_ports(context),
+            named_ports=named_ports,
         )
 
-    async def hello(self, request: wire.Hello, context: Context) -> wire.AppResponse:
+    async def hello(self, request: wire.Hello, context: Context, name: str = "hello") -> wire.AppResponse:
         """Register the application's end of a session."""
-        async with self._calls.answering(context, "hello", request) as caller:
+        async with self._calls.answering(context, name, request) as call:
             session = await self._registry.hello(
                 Hello(
                     uid=parse_uid(request.uid),
@@ -84,13 +86,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
                     targets=lambda: parse_endpoints(request.prod_listeners),
                     only=_direction(context),
                 ),
-                caller,
+                call.caller,
             )
-            return wire.AppResponse(message="session registered", listeners=_entry_points(session))
+            return wire.AppResponse(message="session registered", listeners=_entry_points(call.about(session)))
 
-    async def update(self, request: wire.UpdateTargets, context: Context) -> wire.Response:
+    async def update(self, request: wire.UpdateTargets, context: Context, name: str = "update") -> wire.Response:
         """Name the targets; answered when the entry points accept."""
-        async with self._calls.answering(context, "update", request) as caller:
+        async with self._calls.answering(context, name, request) as call:
             uid = parse_uid(request.uid)
             change = Update(
                 uid=uid,
@@ -98,12 +100,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 targets=parse_endpoints(request.remote_listeners),
                 key=self._key(uid, context),
             )
-            return _response(await self._registry.update(change, caller))
+            return _response(call.about(await self._registry.update(change, call.caller)))
 
-    async def release(self, request: wire.Release, context: Context) -> wire.Response:
+    async def release(self, request: wire.Release, context: Context, name: str = "release") -> wire.Response:
         """End the sessions of a uid."""
-        async with self._calls.answering(context, "release", request) as caller:
-            released = await self._registry.release(parse_uid(request.uid), _direction(context), caller)
+        async with self._calls.answering(context, name, request) as call:
+            released = await self._registry.release(parse_uid(request.uid), _direction(context), call.caller)
+            call.session_owner = released[0].asked.owner
             return _response(*released)
 
     def _key(self, uid: Uid, context: Context) -> bytes | None:

@@ -86,18 +86,22 @@ class Session:
     targets: tuple[Endpoint, ...] = ()
     failure: str = ""
     lease_expires: float | None = None
+    # The end of the lease on this boot's clock (CLOCK_BOOTTIME), which no change of the wall clock moves.
+    lease_boottime: float | None = None
     idle_since: float | None = None
     restarts: int = 0
     traffic: Traffic = field(default_factory=Traffic)
     mark: ProcessMark | None = None
+    # Its data server is to run: where it ends by itself, it is started again.
+    wanted: bool = False
     key: bytes | None = field(default=None, repr=False)
     # Done when the hello has come; None for a session from before a restart.
-    registered: asyncio.Future[None] | None = None
-    watch: asyncio.Task[None] | None = None
-    # The last update that was granted: who it is from may rely on the session.
+    registered: asyncio.Future[None] | None = field(default=None, repr=False)
+    watch: asyncio.Task[None] | None = field(default=None, repr=False)
+    # The update that started the data server, as long as nobody but who it is from relies on it.
     change: Update | None = field(default=None, repr=False)
     # Held while the data server starts or stops, so that an update and a release take turns.
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     ports: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -162,4 +166,8 @@ class Session:
             failure=self.failure,
             pid=self.mark.pid if self.mark else None,
             started=self.mark.started if self.mark else None,
+            lease_expires=self.lease_expires,
+            lease_boottime=self.lease_boottime,
+            restarts=self.restarts,
+            wanted=self.wanted,
         )

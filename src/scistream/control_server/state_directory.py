@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+from scistream.control_server.ballast import Ballast
 from scistream.control_server.private_files import open_private, prepare_directory
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["Announcement", "StateDirectory", "Traces", "log_of", "read_announcement"]
 
 _LOCK: Final = "s2cs.lock"
+_BALLAST: Final = "journal.ballast"
 # A reader of the announcement holds the lock for a moment: tries, and seconds between them.
 _TRIES: Final = 10
 _PAUSE: Final = 0.05
@@ -28,8 +31,8 @@ class Announcement:
     """What a running control server writes beside its lock, for the commands of its host.
 
     `certificate` is its certificate as PEM, empty for a plain-text channel: the file may have been replaced since.
-    `certificate_name` is a name that it is for. `settings` is the digest of what it was told. Until the server answers,
-    only the pid is known.
+    `certificate_name` is a name that it is for. `settings` is the digest of what it was told. `host_secret` is the
+    token of this host's operator, empty where none is needed. Until the server answers, only the pid is known.
     """
 
     pid: int
@@ -39,6 +42,7 @@ class Announcement:
     certificate: str = ""
     certificate_name: str = ""
     settings: str = ""
+    host_secret: str = field(default="", repr=False)
 
     @property
     def tls(self) -> bool:
@@ -54,7 +58,8 @@ class StateDirectory:
         sleep: waits some seconds.
 
     Raises:
-        SciStreamError: STATE_DIRECTORY_TAKEN, FILE_UNWRITABLE; BAD_CONFIGURATION where others may write into it.
+        SciStreamError: STATE_DIRECTORY_TAKEN, STATE_DIRECTORY_FULL, FILE_UNWRITABLE; BAD_CONFIGURATION where others may
+            write into it.
     """
 
     def __init__(self, path: Path, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -70,6 +75,8 @@ class StateDirectory:
             lock = _open_lock(self.path, os.O_RDWR | os.O_CREAT)
             # A start that failed may have removed it in between.
             if _locked(lock, fcntl.LOCK_EX) and _is_at(lock, self.path / _LOCK):
+                # A secret will stand in it; a file that was there may have been open to others.
+                os.fchmod(lock, 0o600)
                 return lock
             holder = _parse(lock)
             os.close(lock)
@@ -82,9 +89,22 @@ class StateDirectory:
         self._write(f"{announcement.pid}\n{json.dumps(asdict(announcement))}\n")
 
     def _write(self, text: str) -> None:
+        try:
+            self._overwrite(text.encode())
+        except OSError as error:
+            # What is kept for the journal serves here too: it is taken again when that is open.
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not Ballast(self.path / _BALLAST).free():
+                raise self._full(error) from None
+            self._overwrite(text.encode())
+
+    def _overwrite(self, data: bytes) -> None:
         # Shortened last, so that a reader never finds less than the whole.
-        os.pwrite(self._lock, text.encode(), 0)
-        os.ftruncate(self._lock, len(text.encode()))
+        os.pwrite(self._lock, data, 0)
+        os.ftruncate(self._lock, len(data))
+
+    def _full(self, error: OSError) -> SciStreamError:
+        reason = error.strerror or str(error)
+        return SciStreamError(Code.STATE_DIRECTORY_FULL, directory=str(self.path), reason=reason)
 
     def close(self) -> None:
         """Let go of the directory. The file stays: removing it would let two hold different files of one name."""

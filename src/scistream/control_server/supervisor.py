@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+import contextlib
+import copy
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
-from scistream.addresses import Endpoint
 from scistream.control_server.data_servers import DataServers
-from scistream.control_server.events import Events
-from scistream.control_server.journal import Journal
+from scistream.control_server.event_facts import facts_of
+from scistream.control_server.events import Event, EventKind, Events
+from scistream.control_server.failures import in_words
+from scistream.control_server.journal import Journal, Record
+from scistream.control_server.restarts import Backoff, announce
+from scistream.control_server.session_keys import forget_key, keep_key
 from scistream.control_server.sessions import Session, Update
+from scistream.control_server.states import is_allowed
+from scistream.control_server.tasks import Tasks
+from scistream.engines.base import Plan
 from scistream.engines.lifecycle import ProcessMark
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Encryption, SessionState
+from scistream.terms import Direction, Encryption, SessionState, Uid
 
-__all__ = ["Supervisor", "spell"]
+__all__ = ["Supervisor"]
 
 _Result = TypeVar("_Result")
 
-
-def spell(endpoints: Iterable[Endpoint]) -> str:
-    """Endpoints as one word of a log line or message."""
-    return ",".join(map(str, endpoints))
-
-
-def _in_words(error: Exception) -> SciStreamError:
-    if isinstance(error, OSError) and error.filename is not None:
-        reason = error.strerror or str(error)
-        return SciStreamError(Code.FILE_UNWRITABLE, path=str(error.filename), reason=reason)
-    return SciStreamError(Code.INTERNAL, words=f"{type(error).__name__}: {error}")
+# Data servers that are started again at the same time: a gateway that lost all of them has to serve its callers too.
+_STARTS: Final = 4
 
 
 class Supervisor:
@@ -44,9 +45,11 @@ class Supervisor:
         data_servers: what starts and ends them.
         events: where they are told to those who watch.
         log: where they are told to the operator.
+        uptime: seconds that only go forward.
+        sleep: waits some seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it works with, by name
         self,
         *,
         journal: Journal,
@@ -54,14 +57,22 @@ class Supervisor:
         data_servers: DataServers,
         events: Events,
         log: FilteringBoundLogger,
+        clock: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.events = events
+        self._clock = clock
+        self._uptime = uptime
+        self._sleep = sleep
+        self._starts = asyncio.Semaphore(_STARTS)
         self._journal = journal
         self._directory = directory
         self._data_servers = data_servers
         self._log = log
-        self._work: set[asyncio.Task[Any]] = set()
-        self._watches: set[asyncio.Task[Any]] = set()
+        # Released sessions that the journal still has: it could not be written.
+        self._stale: set[tuple[Uid, Direction]] = set()
+        self._tasks = Tasks(log)
 
     async def start(self, session: Session, change: Update) -> None:
         """Start the data server of a session; of a failed one, anew.
@@ -70,33 +81,47 @@ class Supervisor:
             SciStreamError: what `engines.lifecycle.start` and `end` raise; the session is then failed, with its words.
         """
         if session.state is SessionState.FAILED:
-            await self.end(session)
-        session.mark, session.failure, session.state = None, "", SessionState.REGISTERED
-        session.targets = change.targets
-        session.key = change.key if session.engine.encryption is not Encryption.NONE else None
+            await self._end(session)
+        key = change.key if session.engine.encryption is not Encryption.NONE else None
         # Written before the process is there: whatever happens now, the next start knows where to look for it.
-        self.write(session)
+        self.move(session, SessionState.REGISTERED, mark=None, failure="", targets=change.targets, key=key)
         try:
             with session.reservation.admitted():
-                session.mark = await self._data_servers.start(session.engine, session.plan(self._directory))
+                mark = await self._data_servers.start(session.engine, session.plan(self._directory))
+            await self._activate(session, mark)
         except Exception as error:
             raise self._failed(session, error) from None
-        session.state = SessionState.ACTIVE
         self.watch(session)
-        self.write(session)
-        self.tell(session, "session active", pid=session.mark.pid, targets=spell(session.targets))
+
+    async def _activate(self, session: Session, mark: ProcessMark) -> None:
+        try:
+            self.move(session, SessionState.ACTIVE, mark=mark, wanted=True)
+        except SciStreamError:
+            # A data server that no journal knows would outlive its session.
+            await self.clear(session, mark)
+            raise
 
     async def end(self, session: Session) -> None:
-        """End the data server, if one runs, and remove its files.
+        """End the data server for good, if one runs, and remove its files.
 
         Raises:
             SciStreamError: DATA_SERVER_STUCK, FILE_UNWRITABLE, INTERNAL; the session is then failed.
         """
+        # Written before the end: no crash in between brings the session back. Without that it is released all the same.
+        with self._telling_unwritten(session):
+            record = dataclasses.replace(session.record(), state=SessionState.RELEASED, wanted=False)
+            self._journal.put_certainly(record)
+        await self._end(session)
+
+    async def _end(self, session: Session) -> None:
+        session.wanted = False
         # Before the end, which it would call a loss, and whose leader it would reap too early.
         if session.watch is not None:
             session.watch.cancel()
         try:
             await self.clear(session, session.mark)
+            if session.targets:
+                forget_key(session.plan(self._directory))
         except Exception as error:
             raise self._failed(session, error) from None
 
@@ -108,16 +133,62 @@ class Supervisor:
         with session.reservation.admitted():
             await self._data_servers.stop(session.engine, session.plan(self._directory), mark)
 
-    def watch(self, session: Session) -> None:
-        """Notice when the data server of an active session ends by itself."""
-        if session.mark is not None:
-            session.watch = self._begin(self._until_lost(session, session.mark), self._watches)
+    def at_work(self, session: Session) -> tuple[DataServers, Plan]:
+        """What runs the session's data server, and what that one was told."""
+        return self._data_servers, session.plan(self._directory)
 
-    async def _until_lost(self, session: Session, mark: ProcessMark) -> None:
+    def watch(self, session: Session) -> None:
+        """Bring the data server of a session back whenever it ends by itself; at once, where it has."""
+        if session.wanted:
+            session.watch = self.attend(self._keep(session))
+
+    async def _keep(self, session: Session) -> None:
+        """It ends with the session: whoever takes that over cancels it."""
+        backoff = Backoff()
+        if session.state is SessionState.FAILED:
+            backoff.count(0.0)
+        while session.wanted:
+            if session.state is SessionState.ACTIVE and session.mark is not None:
+                await self._until_lost(session, session.mark, backoff)
+            if session.state is not SessionState.FAILED:
+                return
+            await self._sleep(backoff.pause)
+            async with self._starts:
+                await asyncio.shield(self.begin(self._restart(session, backoff)))
+
+    async def _until_lost(self, session: Session, mark: ProcessMark, backoff: Backoff) -> None:
+        came = self._uptime()
         ending = await self._data_servers.ended(mark)
         async with session.lock:
             if session.state is SessionState.ACTIVE and session.mark == mark:
-                self._fail(session, self.lost(session, ending))
+                backoff.count(self._uptime() - came)
+                self._fail(session, self.lost(session, ending), EventKind.LOST, backoff)
+
+    async def _restart(self, session: Session, backoff: Backoff) -> None:
+        async with session.lock:
+            if session.state is not SessionState.FAILED or not session.wanted:
+                return
+            try:
+                mark = await self._replace(session)
+            except Exception as error:
+                backoff.count(0.0)
+                self._fail(session, self._told(error), EventKind.FAILED, backoff)
+                return
+            restarts, kind = session.restarts + 1, EventKind.RESTARTED
+            self.move(session, SessionState.ACTIVE, kind, must=True, mark=mark, failure="", restarts=restarts)
+
+    async def _replace(self, session: Session) -> ProcessMark:
+        """Start a data server in place of one that is dead, with the same ports, targets and key."""
+        plan = session.plan(self._directory)
+        # The key has to outlive both the files of the one and a crash before those of the other.
+        keep_key(plan)
+        await self.clear(session, session.mark)
+        session.reservation.retake(session.bound_host)
+        with session.reservation.admitted():
+            mark = await self._data_servers.start(session.engine, plan)
+        with contextlib.suppress(SciStreamError):
+            forget_key(plan)
+        return mark
 
     def lost(self, session: Session, ending: str) -> SciStreamError:
         """What there is to say of a data server that ended by itself: its last words are still in its log."""
@@ -129,73 +200,117 @@ class Supervisor:
             output=self._data_servers.last_words(session.plan(self._directory)),
         )
 
-    def _fail(self, session: Session, error: SciStreamError) -> None:
-        session.state, session.failure = SessionState.FAILED, str(error)
-        self.tell(session, "session failed", why=str(error))
-        try:
-            self.write(session)
-        except SciStreamError as unwritten:
-            # It must not stand in for what went wrong first; a restart finds the data server dead, or its strays.
-            self.tell(session, "session not written", why=str(unwritten))
+    def _fail(
+        self,
+        session: Session,
+        error: SciStreamError,
+        kind: EventKind = EventKind.FAILED,
+        backoff: Backoff | None = None,
+    ) -> None:
+        words = announce(str(error), self._clock() + backoff.pause) if backoff else str(error)
+        # A journal that fails must not stand in for what went wrong first; a restart finds the data server dead, or its
+        # strays.
+        self.move(session, SessionState.FAILED, kind, why=words, must=True, failure=words)
 
     def _failed(self, session: Session, error: Exception) -> SciStreamError:
         """Note that a session failed, also by what nobody foresaw: it is never taken for one that serves (U28)."""
-        told = error if isinstance(error, SciStreamError) else _in_words(error)
-        if told is not error:
-            self._log.error("unforeseen error", exc_info=error)
+        told = self._told(error)
         self._fail(session, told)
         return told
 
-    def register(self, session: Session) -> None:
-        """Note that the hello has come: from now on a restart keeps the session.
+    def _told(self, error: Exception) -> SciStreamError:
+        if not isinstance(error, SciStreamError):
+            self._log.error("unforeseen error", exc_info=error)
+        return in_words(error, self._directory)
+
+    def move(
+        self,
+        session: Session,
+        state: SessionState,
+        kind: EventKind | None = None,
+        *,
+        why: str = "",
+        must: bool = False,
+        **changes: Any,
+    ) -> None:
+        """Bring a session into a state: written to the journal, then done, then logged and told to those who watch.
+
+        Args:
+            session: whose turn it is.
+            state: the new state, or the old one where only other things change.
+            kind: what is told; by default the new state, and of a state that stays nothing.
+            why: what there is to say of it.
+            must: it is done also where the journal cannot be written.
+            changes: the session's fields that change with it.
 
         Raises:
-            SciStreamError: JOURNAL_UNREADABLE; the session then waits for its hello as before.
+            SciStreamError: JOURNAL_UNREADABLE, STATE_DIRECTORY_FULL; nothing has changed then.
         """
-        session.state = SessionState.REGISTERED
+        if not is_allowed(session.state, state):
+            raise ValueError(f"no session goes from {session.state.value} to {state.value}")
+        if kind is None and state is not session.state:
+            kind = EventKind(state.value)
+        changed = copy.copy(session)
+        vars(changed).update(changes, state=state)
+        self._write_down(changed, must)
+        vars(session).update(changes, state=state)
+        if kind is not None:
+            self._announce(session, kind, why)
+
+    def _write_down(self, session: Session, must: bool) -> None:
+        if must:
+            with self._telling_unwritten(session):
+                self._put(session, self._journal.put_certainly)
+        else:
+            self._put(session, self._journal.put)
+
+    def _put(self, session: Session, put: Callable[[Record], None]) -> None:
+        if session.state is SessionState.RELEASED:
+            self.forget(session)
+            return
+        put(session.record())
+        self._stale.discard(session.identity)
+        self._strike_off()
+
+    @contextlib.contextmanager
+    def _telling_unwritten(self, session: Session) -> Iterator[None]:
         try:
-            self.write(session)
-        except SciStreamError:
-            session.state = SessionState.REQUESTED
-            raise
+            yield
+        except SciStreamError as error:
+            self.tell(session, "session not written", why=str(error))
+
+    def _announce(self, session: Session, kind: EventKind, why: str) -> None:
+        self.events.publish(Event(time.time(), kind, session.view(), why))
+        facts = facts_of(kind, session) | ({"why": why} if why else {})
+        self.tell(session, f"session {kind.value}", **facts)
 
     def write(self, session: Session) -> None:
         """Bring the journal up to date with a session."""
         self._journal.put(session.record())
 
     def forget(self, session: Session) -> None:
-        """Strike a session off the journal."""
-        self._journal.remove(*session.identity)
+        """Strike a session off the journal; where that fails, it is tried again with the next one."""
+        self._stale.add(session.identity)
+        self._strike_off()
+
+    def _strike_off(self) -> None:
+        for identity in list(self._stale):
+            self._journal.remove(*identity)
+            self._stale.discard(identity)
 
     def tell(self, session: Session, event: str, **facts: Any) -> None:
         """Log an event of a session."""
         uid, direction = session.identity
         self._log.info(event, uid=uid, direction=direction.value, **facts)
 
-    def attend(self, waiting: Coroutine[Any, Any, None]) -> None:
-        """Wait for something as long as the control server runs; it is cut off when that ends."""
-        self._begin(waiting, self._watches)
+    def attend(self, waiting: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """See `Tasks.attend`."""
+        return self._tasks.attend(waiting)
 
     def begin(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
-        """Start work that goes on where its caller goes away, so that nothing is left half done."""
-        return self._begin(work, self._work)
-
-    def _begin(self, work: Coroutine[Any, Any, _Result], kind: set[asyncio.Task[Any]]) -> asyncio.Task[_Result]:
-        task = asyncio.get_running_loop().create_task(work)
-        # The loop itself holds its tasks weakly.
-        kind.add(task)
-        task.add_done_callback(kind.discard)
-        task.add_done_callback(self._tell_unforeseen)
-        return task
-
-    def _tell_unforeseen(self, task: asyncio.Task[Any]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, SciStreamError):
-            self._log.error("unforeseen error", exc_info=error)
+        """See `Tasks.begin`."""
+        return self._tasks.begin(work)
 
     async def finish(self) -> None:
-        """Wait for all work that is under way, then watch no longer."""
-        while self._work:
-            await asyncio.wait(self._work)
-        for watch in self._watches:
-            watch.cancel()
+        """See `Tasks.finish`."""
+        await self._tasks.finish()

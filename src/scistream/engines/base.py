@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import abc
 import re
-from collections.abc import Mapping
+import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, SupportsIndex
@@ -17,13 +18,24 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from scistream.addresses import Endpoint
 from scistream.engines.host import Host, ask, find_program
+from scistream.engines.traffic import Count, Peer, Traffic
 from scistream.errors import Code, SciStreamError, one_line
 from scistream.protocol import SESSION_KEY_SIZE
 from scistream.terms import Direction, Encryption, Uid, parse_uid
 
-__all__ = ["FILE_KINDS", "Engine", "Installation", "Plan", "Route", "SecretText", "Traffic", "fill", "without_places"]
+__all__ = [
+    "FILE_KINDS",
+    "Engine",
+    "Installation",
+    "Plan",
+    "Route",
+    "SecretText",
+    "Traffic",
+    "fill",
+    "without_places",
+]
 
-FILE_KINDS: Final = ("ca", "conf", "log", "pid", "psk")
+FILE_KINDS: Final = ("ca", "conf", "log", "log.1", "pid", "psk", "sock", "traffic")
 """Every kind of file that a data server may have."""
 
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
@@ -118,17 +130,6 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """What a data server has carried since it started: connections, application bytes, peers that were turned away."""
-
-    connections_open: int = 0
-    connections_total: int = 0
-    bytes_to_targets: int = 0
-    bytes_from_targets: int = 0
-    refused_peers: int = 0
-
-
-@dataclass(frozen=True)
 class Installation:
     """An engine as it was found on this host.
 
@@ -171,6 +172,18 @@ class Engine(abc.ABC):
     """What protects the bytes between the two gateways."""
     error_mark: ClassVar[str] = ""
     """What the lines of its checker have that tell of errors; the others are notices."""
+    can_limit_rate: ClassVar[bool] = False
+    """Whether it can keep a session to the rate that was asked for (U57)."""
+    drain_signal: ClassVar[signal.Signals | None] = None
+    """What has its leader accept no more and end with its last connection; None where no signal does."""
+    rebinds: ClassVar[bool] = False
+    """Whether it closes its listeners and makes others when it reads its configuration anew."""
+    ledger: ClassVar[str] = ""
+    """The kind of file whose lines tell of ended connections (`count`); empty where it is asked by a command."""
+    targets_command: ClassVar[str] = ""
+    """What its command socket answers with the targets in force; empty where they are in its configuration alone."""
+    traffic_command: ClassVar[str] = ""
+    """What its command socket answers with its traffic."""
 
     def locate(self) -> Installation:
         """Find the engine on this host.
@@ -206,6 +219,67 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def start_command(self, plan: Plan, installation: Installation) -> list[str]:
         """What runs the data server in the foreground, with `plan.directory` as working directory."""
+
+    def deaf(self, plan: Plan, installation: Installation) -> str:
+        """A configuration with which, once it is loaded, running connections go on and none is accepted.
+
+        For engines without `drain_signal`.
+
+        Raises:
+            SciStreamError: ENGINE_CANNOT.
+        """
+        del plan, installation
+        raise SciStreamError(Code.ENGINE_CANNOT, engine=self.title, reason="it cannot stop accepting alone")
+
+    def switch_commands(self, routes: Sequence[Route]) -> list[str]:
+        """What its command socket has to be told for new connections to go to these targets, which are IP addresses.
+
+        For engines with `targets_command`; the others read their configuration anew, at SIGHUP.
+        """
+        del routes
+        return []
+
+    def switched(self, answer: str) -> bool:
+        """Whether the answer to one of `switch_commands` tells of success."""
+        del answer
+        return False
+
+    def reloaded(self, words: str) -> bool:
+        """Whether what its log got since SIGHUP says that it took the configuration, or need not say so.
+
+        Raises:
+            SciStreamError: ENGINE_CANNOT, where it says that it did not.
+        """
+        if self.error_mark and self.error_mark in words:
+            raise SciStreamError(Code.ENGINE_CANNOT, engine=self.title, reason=self.rejection(words))
+        return True
+
+    def read_targets(self, answer: str) -> list[Endpoint]:
+        """The answer to `targets_command`, in the routes' order."""
+        del answer
+        return []
+
+    def read_traffic(self, answer: str) -> Traffic:
+        """The answer to `traffic_command`."""
+        del answer
+        return Traffic()
+
+    def count(self, plan: Plan, line: str, accepted: dict[str, list[Peer]]) -> Count:
+        """One line of the `ledger`.
+
+        `accepted` is the engine's to keep between lines: running connections by its own names, each with the client's
+        address, and behind it the address from which the data server went to the target, where the ledger tells it.
+        """
+        del plan, line, accepted
+        return Count(Traffic())
+
+    def is_plain_at_target(self, plan: Plan) -> bool:
+        """Whether the application's bytes are to be counted at the target, since the client's are encrypted.
+
+        Then `count` has to fill in whence the data server went to the target.
+        """
+        del plan
+        return False
 
     def rejection(self, words: str) -> str:
         """What its checker found wrong, in one line for remote callers: no notices, no paths of this host."""

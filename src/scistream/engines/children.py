@@ -15,7 +15,17 @@ from typing import Final
 from scistream.engines.base import Plan
 from scistream.engines.processes import ProcessFacts
 
-__all__ = ["ProcessMark", "alive", "ending", "farewell", "raise_descriptor_limit", "reap", "spawn"]
+__all__ = [
+    "ProcessMark",
+    "alive",
+    "ending",
+    "environment",
+    "farewell",
+    "present",
+    "raise_descriptor_limit",
+    "reap",
+    "spawn",
+]
 
 # Open files that a data server gets where the host allows as many; the usual soft limit of 1024 ends at 500 streams.
 _DESCRIPTORS: Final = 65536
@@ -40,6 +50,12 @@ def alive(mark: ProcessMark) -> bool:
     return facts is not None and facts.started == mark.started and not facts.gone
 
 
+def present(mark: ProcessMark) -> bool:
+    """Whether the process is there, be it as a zombie."""
+    facts = ProcessFacts.of(mark.pid)
+    return facts is not None and facts.started == mark.started
+
+
 def spawn(command: list[str], plan: Plan) -> ProcessMark:
     """Run a command in a session of its own, in the plan's directory, with the log as its output.
 
@@ -54,7 +70,7 @@ def spawn(command: list[str], plan: Plan) -> ProcessMark:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=plan.directory,
-            env={key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN_ENVIRONMENT)},
+            env=environment(),
             start_new_session=True,
             umask=0o077,
         )
@@ -62,6 +78,11 @@ def spawn(command: list[str], plan: Plan) -> ProcessMark:
     facts = ProcessFacts.of(child.pid)
     assert facts is not None, "a child that nobody has waited for is there, be it as a zombie"  # noqa: S101
     return ProcessMark(child.pid, facts.started)
+
+
+def environment() -> dict[str, str]:
+    """What a data server gets of this process's environment."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN_ENVIRONMENT)}
 
 
 def raise_descriptor_limit() -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from scistream.engines.base import FILE_KINDS, Plan, without_places
 from scistream.errors import Code, SciStreamError, one_line
 
-__all__ = ["last_words", "remove_files", "tail", "write_files"]
+__all__ = ["last_words", "log_size", "remove_files", "tail", "words_since", "write_files"]
 
 # Bytes at the end of a log that are worth quoting.
 _TAIL: Final = 4096
@@ -47,19 +47,39 @@ def tail(plan: Plan) -> str:
         return ""
 
 
+def log_size(plan: Plan) -> int:
+    """Bytes in a data server's log by now."""
+    try:
+        return plan.path("log").stat().st_size
+    except OSError:
+        return 0
+
+
+def words_since(plan: Plan, size: int) -> str:
+    """What a data server's log got since it had that size; all of it, where it was begun anew."""
+    try:
+        with plan.path("log").open("rb") as log:
+            log.seek(size if log.seek(0, os.SEEK_END) >= size else 0)
+            return log.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def last_words(plan: Plan) -> str:
     """The end of a data server's log as one line, without this host's directories: it is told to remote callers."""
     return one_line(without_places(tail(plan))) or "it said nothing"
 
 
-def remove_files(plan: Plan) -> None:
+def remove_files(plan: Plan, *pids: int) -> None:
     """Remove whatever files the data server may have left; one that stays keeps none of the others.
+
+    `pids` were its processes: HAProxy makes its socket under a name with its pid, and may have got no further.
 
     Raises:
         SciStreamError: FILE_UNWRITABLE, naming the first that stayed.
     """
     failures: list[tuple[Path, OSError]] = []
-    for path in map(plan.path, FILE_KINDS):
+    for path in map(plan.path, (*FILE_KINDS, *(f"sock.{pid}.tmp" for pid in pids))):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:

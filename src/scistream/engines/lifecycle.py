@@ -8,34 +8,29 @@ found by its session. Its output goes to `<stem>.log`, never into a pipe that so
 from __future__ import annotations
 
 import asyncio
-import itertools
 import signal
-from collections.abc import Iterable, Iterator
 from typing import Final
 
 from scistream.addresses import Endpoint
+from scistream.engines import counting
 from scistream.engines.base import Engine, Installation, Plan
-from scistream.engines.children import ProcessMark, alive, ending, farewell, reap, spawn
+from scistream.engines.children import ProcessMark, alive, ending, farewell, present, reap, spawn
+from scistream.engines.connections import accepting
 from scistream.engines.files import last_words, remove_files, tail, write_files
 from scistream.engines.processes import (
-    Listener,
     ProcessFacts,
     bind_failure,
     group_of,
-    has_socket,
     is_in_use,
-    listeners,
+    pauses,
     send,
     wait_exit,
     who_listens,
 )
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["ProcessMark", "alive", "farewell", "last_words", "remove_files", "start", "stop"]
+__all__ = ["ProcessMark", "alive", "farewell", "last_words", "present", "remove_files", "start", "stop"]
 
-# Seconds between two looks: at first so short that a start is not slowed down, then so long that waiting costs nothing.
-_FIRST_PAUSE: Final = 0.005
-_LONGEST_PAUSE: Final = 0.1
 # Seconds that the kernel gets to clear away what was killed.
 _KILL_GRACE: Final = 5.0
 
@@ -75,7 +70,8 @@ async def stop(plan: Plan, mark: ProcessMark, *, engine_title: str, grace: float
     left = await _end(plan, mark, grace) or await _wait_free(plan, grace)
     if left:
         raise SciStreamError(Code.DATA_SERVER_STUCK, engine=engine_title, uid=plan.uid, pid=mark.pid, left=left)
-    remove_files(plan)
+    counting.forget(plan)
+    remove_files(plan, mark.pid)
 
 
 class _Attempt:
@@ -91,7 +87,6 @@ class _Attempt:
     async def run(self) -> ProcessMark:
         try:
             async with asyncio.timeout(self._seconds):
-                await self._check()
                 mark = self._launch(self._engine.start_command(self._plan, self._installation))
                 await self._wait_listening(mark)
         except TimeoutError:
@@ -104,17 +99,26 @@ class _Attempt:
         for mark in self._marks:
             if left := await _end(self._plan, mark, grace=0):
                 raise self._error(Code.DATA_SERVER_STUCK, pid=mark.pid, left=left)
-        remove_files(self._plan)
+        remove_files(self._plan, *(mark.pid for mark in self._marks))
 
-    async def _check(self) -> None:
+    async def _explain(self, how: str) -> SciStreamError:
+        """Why it ended at once.
+
+        An engine reads all of its configuration before it binds anything, with the reader that its checker has, and
+        ends where it finds fault. So the checker is asked afterwards, only to tell a fault in the configuration from
+        others: on the way to success it would do the same work twice.
+        """
+        _require_free(self._plan)
+        output, words = tail(self._plan), last_words(self._plan)
         command = self._engine.check_command(self._plan, self._installation)
         if command is None:
-            return
+            return self._error(Code.DATA_SERVER_FAILED, ending=how, output=words)
         mark = self._launch(command)
         await wait_exit(mark.pid, None)
         if ending(mark) != "exit status 0":
-            raise self._error(Code.CONFIGURATION_REJECTED, output=self._engine.rejection(tail(self._plan)))
+            return self._error(Code.CONFIGURATION_REJECTED, output=self._engine.rejection(output))
         reap(mark)
+        return self._error(Code.DATA_SERVER_FAILED, ending=how, output=words)
 
     def _launch(self, command: list[str]) -> ProcessMark:
         try:
@@ -125,19 +129,22 @@ class _Attempt:
         return mark
 
     async def _wait_listening(self, mark: ProcessMark) -> None:
-        for pause in _pauses():
+        for pause in pauses():
             if how := ending(mark):
-                _require_free(self._plan)
-                raise self._error(Code.DATA_SERVER_FAILED, ending=how, output=last_words(self._plan))
-            if not self._deaf(mark):
+                raise await self._explain(how)
+            if not self._deaf(mark) and self._takes_commands():
                 return
             await wait_exit(mark.pid, pause)
 
     def _deaf(self, mark: ProcessMark) -> list[Endpoint]:
         """The entry points on which the data server does not listen."""
-        found = list(listeners())
         entry_points = [route.entry_point for route in self._plan.routes]
-        return [entry_point for entry_point in entry_points if not _listens(mark, entry_point, found)]
+        heard = accepting([mark.pid], entry_points)
+        return [entry_point for entry_point in entry_points if entry_point not in heard]
+
+    def _takes_commands(self) -> bool:
+        """Whether the command socket is there, which an engine that has one makes last."""
+        return not self._engine.traffic_command or self._plan.path("sock").exists()
 
     def _silence(self) -> SciStreamError:
         deaf = self._deaf(self._marks[-1]) or [self._plan.routes[0].entry_point]
@@ -146,10 +153,6 @@ class _Attempt:
 
     def _error(self, code: Code, **facts: object) -> SciStreamError:
         return SciStreamError(code, engine=self._engine.title, uid=self._plan.uid, **facts)
-
-
-def _listens(mark: ProcessMark, entry_point: Endpoint, found: Iterable[Listener]) -> bool:
-    return any(listener.is_at(entry_point) and has_socket(mark.pid, listener.inode) for listener in found)
 
 
 def _require_free(plan: Plan) -> None:
@@ -167,10 +170,6 @@ def _holder(entry_point: Endpoint) -> str:
     return who_listens(entry_point) or "a process that holds it and does not listen"
 
 
-def _pauses() -> Iterator[float]:
-    return (min(_FIRST_PAUSE * 1.5**step, _LONGEST_PAUSE) for step in itertools.count())
-
-
 async def _end(plan: Plan, mark: ProcessMark, grace: float) -> str | None:
     """Signal what is left of a data server until nothing is; says what is left where SIGKILL does not help."""
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_GRACE)):
@@ -186,15 +185,17 @@ async def _signal_until_gone(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     told: set[int] = set()
-    pauses = _pauses()
+    waits = pauses()
     while rest := _remains(plan, mark):
         for facts in rest:
             if facts.pid not in told:
                 send(facts, number)
+                # One that was stopped hears of it only when it goes on.
+                send(facts, signal.SIGCONT)
                 told.add(facts.pid)
         if loop.time() >= deadline:
             break
-        await wait_exit(rest[0].pid, next(pauses))
+        await wait_exit(rest[0].pid, next(waits))
     return rest
 
 
@@ -215,11 +216,11 @@ async def _wait_free(plan: Plan, seconds: float) -> str | None:
     """What still listens on an entry point. A killed process shows as ended before its last thread's sockets close."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    pauses = _pauses()
+    waits = pauses()
     while taken := _taken(plan):
         if loop.time() >= deadline:
             return f"a listener on {taken[0]}, {_holder(taken[0])},"
-        await asyncio.sleep(next(pauses))
+        await asyncio.sleep(next(waits))
     return None
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final
 
 from scistream.engines.base import Engine, Installation, Plan, fill
+from scistream.engines.traffic import Count, Peer, Traffic
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Encryption
 
@@ -24,6 +27,8 @@ _FIRST_WHOLE: Final = "1.21.4"
 _SOCKET_PREFIX: Final = "unix"
 # Connections of one worker, to applications and to targets counted alike.
 _MAX_CONNECTIONS: Final = 4096
+# What Nginx calls a client that `deny` turned away.
+_FORBIDDEN: Final = "403"
 # Descriptors of a worker for everything else.
 _OWN_DESCRIPTORS: Final = 64
 
@@ -38,6 +43,8 @@ class Nginx(Engine):
     packages: ClassVar[tuple[str, ...]] = ("nginx", _STREAM_PACKAGE)
     encryption: ClassVar[Encryption] = Encryption.NONE
     error_mark: ClassVar[str] = "[emerg]"
+    drain_signal: ClassVar[signal.Signals] = signal.SIGQUIT
+    ledger: ClassVar[str] = "traffic"
 
     def recognise(self, program: Path, answer: str) -> Installation:
         """The stream module is a part of it, and may be a shared object of another package."""
@@ -80,6 +87,14 @@ class Nginx(Engine):
             *("-c", str(plan.path("conf"))),
             *("-e", "stderr"),
         ]
+
+    def count(self, plan: Plan, line: str, accepted: dict[str, list[Peer]]) -> Count:
+        """A line of its access log: client's address and port, bytes from it and to it, status."""
+        del plan, accepted
+        address, port, received, sent, status = line.split()
+        refused = int(status == _FORBIDDEN)
+        carried = Traffic(0, 1 - refused, int(received), int(sent), refused)
+        return Count(carried, [(ipaddress.ip_address(address), int(port))])
 
 
 def _stream_modules(answer: str) -> tuple[Path, ...]:

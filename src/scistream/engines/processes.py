@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import itertools
 import os
 import signal
 import socket
@@ -25,18 +26,23 @@ __all__ = [
     "Listener",
     "ProcessFacts",
     "bind_failure",
+    "catches",
     "group_of",
     "has_socket",
     "is_in_use",
     "listeners",
     "parse_listeners",
+    "pauses",
     "plain_ip",
     "send",
+    "socket_inodes",
     "wait_exit",
     "who_listens",
 ]
 
 _PROC: Final = Path("/proc")
+_FIRST_PAUSE: Final = 0.002
+_LONGEST_PAUSE: Final = 0.1
 _LISTEN: Final = "0A"
 # The wildcard addresses: 0.0.0.0 and ::.
 _ANY: Final = frozenset({ipaddress.ip_address("0.0.0.0"), ipaddress.ip_address("::")})  # noqa: S104
@@ -101,8 +107,16 @@ def group_of(leader: int) -> list[ProcessFacts]:
         return []  # the usual answer at the end of a wait, without a walk over /proc
     except PermissionError:
         pass
-    found = (ProcessFacts.of(pid) for pid in psutil.pids())
+    found = (ProcessFacts.of(pid) for pid in psutil.pids() if _belongs(pid, leader))
     return [facts for facts in found if facts and not facts.gone and leader in (facts.group, facts.session)]
+
+
+def _belongs(pid: int, leader: int) -> bool:
+    # A fiftieth of what reading a file of /proc takes, and the host may have thousands of processes.
+    try:
+        return leader in (os.getpgid(pid), os.getsid(pid))
+    except ProcessLookupError:
+        return False
 
 
 def send(facts: ProcessFacts, number: signal.Signals) -> None:
@@ -119,6 +133,16 @@ def send(facts: ProcessFacts, number: signal.Signals) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal; without one, most signals end it."""
+    try:
+        status = (_PROC / str(pid) / "status").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 async def wait_exit(pid: int, seconds: float | None) -> bool:
@@ -187,11 +211,23 @@ def _unmapped(found: _Address) -> _Address:
 
 def has_socket(pid: int, inode: int) -> bool:
     """Whether a process holds a socket. False also where this user may not see it."""
-    wanted = f"socket:[{inode}]"
+    return inode in socket_inodes(pid)
+
+
+def socket_inodes(pid: int) -> Iterator[int]:
+    """The sockets that a process holds; none where this user may not see them."""
     try:
-        return any(_link(entry) == wanted for entry in (_PROC / str(pid) / "fd").iterdir())
+        for entry in (_PROC / str(pid) / "fd").iterdir():
+            kind, _, rest = (_link(entry) or "").partition(":[")
+            if kind == "socket":
+                yield int(rest.rstrip("]"))
     except OSError:
-        return False
+        return
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between two looks: first so short that a start is not slowed, then so long that waiting costs little."""
+    return (min(_FIRST_PAUSE * 1.25**step, _LONGEST_PAUSE) for step in itertools.count())
 
 
 def _link(entry: Path) -> str | None:

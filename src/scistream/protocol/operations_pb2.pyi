@@ -175,15 +175,17 @@ class ServerFacts(_message.Message):
     def __init__(self, version: _Optional[str] = ..., listen_address: _Optional[str] = ..., port_range: _Optional[str] = ..., ports_free: _Optional[int] = ..., engine: _Optional[str] = ..., engines: _Optional[_Iterable[_Union[Engine, _Mapping]]] = ..., authentication: _Optional[str] = ..., tls: _Optional[bool] = ..., certificate_names: _Optional[_Iterable[str]] = ..., certificate_expires: _Optional[float] = ..., started: _Optional[float] = ..., sessions: _Optional[int] = ..., scope: _Optional[str] = ..., default_lease: _Optional[float] = ..., longest_lease: _Optional[float] = ..., metrics_address: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Engine(_message.Message):
-    __slots__ = ("name", "installed", "version", "program", "encryption")
+    __slots__ = ("name", "installed", "version", "program", "encryption", "can_limit_rate")
     NAME_FIELD_NUMBER: _ClassVar[int]
     INSTALLED_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROGRAM_FIELD_NUMBER: _ClassVar[int]
     ENCRYPTION_FIELD_NUMBER: _ClassVar[int]
+    CAN_LIMIT_RATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     installed: bool
     version: str
     program: str
     encryption: str
-    def __init__(self, name: _Optional[str] = ..., installed: _Optional[bool] = ..., version: _Optional[str] = ..., program: _Optional[str] = ..., encryption: _Optional[str] = ...) -> None: ...
+    can_limit_rate: bool
+    def __init__(self, name: _Optional[str] = ..., installed: _Optional[bool] = ..., version: _Optional[str] = ..., program: _Optional[str] = ..., encryption: _Optional[str] = ..., can_limit_rate: _Optional[bool] = ...) -> None: ...

@@ -14,8 +14,10 @@ import structlog
 from scistream.addresses import Endpoint, PortRange
 from scistream.auth import Identity
 from scistream.control_server.callers import Caller
+from scistream.control_server.data_servers import Survey
 from scistream.control_server.events import Events
 from scistream.control_server.journal import Journal
+from scistream.control_server.leases import Leases
 from scistream.control_server.ports import Reservation
 from scistream.control_server.recovery import Recovery
 from scistream.control_server.registry import Hello, Patience, Registry
@@ -60,6 +62,7 @@ class MemoryDataServers:
         self.running: dict[int, Plan] = {}
         self.started: list[Plan] = []
         self.stopped: list[tuple[str, ProcessMark | None]] = []
+        self.wiped: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.refusal: SciStreamError | None = None
@@ -96,6 +99,15 @@ class MemoryDataServers:
         if mark is not None:
             self.running.pop(mark.pid, None)
 
+    def survey(self, directory: Path) -> Survey:
+        found: dict[str, list[ProcessMark]] = {}
+        for pid, plan in self.running.items():
+            found.setdefault(plan.stem, []).append(ProcessMark(pid, 7))
+        return found
+
+    def wipe(self, plan: Plan) -> None:
+        self.wiped.append(plan.stem)
+
     def alive(self, mark: ProcessMark) -> bool:
         return mark.pid in self.running
 
@@ -111,6 +123,34 @@ class MemoryDataServers:
         self._ends.setdefault(pid, asyncio.Event()).set()
 
 
+class Naps:
+    """Time that passes when it is told to: `pauses` are those that were slept, and the last one may be under way."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self._woken = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds:
+            self.pauses.append(seconds)
+            self._woken.clear()
+            await self._woken.wait()
+
+    def wake(self) -> None:
+        self.now += self.pauses[-1]
+        self._woken.set()
+
+
+class MemoryReservation(Reservation):
+    """Ports without sockets; `retaken` says that they were bound again."""
+
+    retaken = False
+
+    def retake(self, host: str) -> None:
+        self.retaken = True
+
+
 class MemoryPool:
     """Ports without sockets. `foreign`: ports that somebody else is on."""
 
@@ -124,32 +164,42 @@ class MemoryPool:
     def free(self) -> int:
         return len(self.ports) - len(self.taken)
 
-    def reserve(self, count: int) -> Reservation:
-        free = [port for port in self.ports if port not in self.taken | self.foreign]
+    def reserve(self, count: int, *, owner: str = "", named: Sequence[int] = ()) -> Reservation:
+        if named:
+            return self._hold(tuple(named))
+        taken = self.taken | self.foreign
+        free = [port for port in self.ports if port not in taken]
         if len(free) < count:
             facts = {"wanted": count, "free": len(free), "size": len(self.ports), "range": str(self.ports)}
             raise SciStreamError(Code.PORTS_EXHAUSTED, **facts, others="")
         return self._hold(free[:count])
 
-    def claim(self, host: str, ports: tuple[int, ...], *, in_use: bool) -> Reservation:
+    def claim(self, host: str, ports: tuple[int, ...], *, in_use: bool, owner: str = "") -> Reservation:
         if not in_use and self.foreign.intersection(ports):
             raise SciStreamError(Code.ENTRY_POINT_IN_USE, entry_point=f"{host}:{ports[0]}", process="python3 (pid 1)")
         return self._hold(ports)
 
     def _hold(self, ports: list[int] | tuple[int, ...]) -> Reservation:
         self.taken.update(ports)
-        return Reservation(dict.fromkeys(ports), self.taken.difference_update)
+        return MemoryReservation(dict.fromkeys(ports), self.taken.difference_update)
 
 
 class Site:
     """A control server's inside. Made within an event loop, by `site_factory`."""
 
-    def __init__(self, directory: Path, patience: Patience, data_servers: MemoryDataServers | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        patience: Patience,
+        data_servers: MemoryDataServers | None = None,
+        leases: Leases | None = None,
+    ) -> None:
         self.engine = MemoryEngine()
         self.pool = MemoryPool()
         self.data_servers = data_servers or MemoryDataServers()
         self.events = structlog.testing.LogCapture()
         self.directory = directory
+        self.naps = Naps()
         self.journal = Journal(directory / "journal.sqlite3", "boot-1")
         self.supervisor = Supervisor(
             journal=self.journal,
@@ -157,20 +207,21 @@ class Site:
             data_servers=self.data_servers,
             events=Events(),
             log=structlog.wrap_logger(None, processors=[structlog.stdlib.add_log_level, self.events]),
+            uptime=lambda: self.naps.now,
+            sleep=self.naps.sleep,
         )
         ticks = itertools.count(1_000_000)
-        self.registry = Registry(
-            self.engine, self.pool, self.supervisor, patience=patience, clock=lambda: float(next(ticks))
-        )
+        clock = lambda: float(next(ticks))  # noqa: E731
+        self.registry = Registry(self.engine, self.pool, self.supervisor, patience=patience, clock=clock, leases=leases)
 
     async def recover(self) -> None:
         """What a start does first."""
-        recovery = Recovery(self.journal, self.pool, self.data_servers, self.supervisor, self.engine)
-        self.registry.take_over(await recovery.sessions())
+        recovery = Recovery(self.journal, self.directory, self.pool, self.data_servers, self.supervisor, self.engine)
+        self.registry.take_over(await recovery.sessions(self.data_servers.survey(self.directory)))
 
     def ask(self, uid: str, direction: Direction = Direction.INBOUND, connections: int = 1) -> asyncio.Task[Session]:
         """A `req`, which is on its way."""
-        asked = SessionRequest(parse_uid(uid), direction, connections, 10000, NO_AUTH, "127.0.20.1")
+        asked = SessionRequest(parse_uid(uid), direction, connections, 0, NO_AUTH, "127.0.20.1")
         return asyncio.get_running_loop().create_task(self.registry.request(asked))
 
     async def say_hello(
@@ -222,8 +273,14 @@ SiteFactory = Callable[..., Site]
 def site_factory(tmp_path: Path) -> SiteFactory:
     """`site_factory()` within a running loop; again for what a restart finds: `site_factory(data_servers=...)`."""
 
-    def make(*, hello: float = 180, request: float = 5, data_servers: MemoryDataServers | None = None) -> Site:
-        return Site(tmp_path, Patience(hello=hello, request=request), data_servers)
+    def make(
+        *,
+        hello: float = 180,
+        request: float = 5,
+        data_servers: MemoryDataServers | None = None,
+        leases: Leases | None = None,
+    ) -> Site:
+        return Site(tmp_path, Patience(hello=hello, request=request, refusal=0.05), data_servers, leases)
 
     return make
 

@@ -35,10 +35,6 @@ def test_an_engine_that_is_not_installed_is_told_at_the_start(told):
     assert any("no session can start yet: Memory is not installed on this gateway" in line for line in told())
 
 
-def test_rates_are_not_pretended_to_be_applied(told):
-    assert any("rates that sessions ask for are stored and shown, and not applied yet" in line for line in told())
-
-
 def test_compat_and_missing_authentication_are_told(told):
     lines = told(compat=True)
     assert any("--compat" in line and "authentication is off" in line for line in lines)
@@ -46,10 +42,22 @@ def test_compat_and_missing_authentication_are_told(told):
     assert not any("--compat" in line for line in told(insecure_no_auth=True))
 
 
+def test_u13_token_introspection_is_told_wherever_authentication_is(told):
+    on = {"client_id": "gateway", "client_secret": "hunter2", "provider": "https://idp.example"}
+    lines = told(**on)
+    assert "token introspection (idp.example)" in lines[0]
+    assert not any("NO_AUTH" in line or "authentication is off" in line for line in told(compat=True, **on))
+    assert any("tokens travel as plain text" in line for line in told(ssl="False", **on))
+    found = banner.announcement(load(on | {"ssl": "False"}, Surroundings(Path("/"), {})), None, "host secret")
+    assert (found.authentication, found.host_secret) == ("token introspection (idp.example)", "host secret")
+    assert "host secret" not in repr(found)
+
+
 def test_a_plain_text_server_announces_no_certificate():
     settings = load({"ssl": "False", "listener_ip": "127.0.20.1"}, Surroundings(Path("/"), {}))
-    found = banner.announcement(settings, None)
+    found = banner.announcement(settings, None, "host secret")
     assert (found.pid, found.address, found.tls) == (os.getpid(), "127.0.20.1:5000", False)
+    assert (found.authentication, found.host_secret) == ("NO_AUTH", "")
 
 
 def test_a_certificate_without_the_address_and_a_key_that_others_can_read_are_told(told, tmp_path):

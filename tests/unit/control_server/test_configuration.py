@@ -137,18 +137,123 @@ def test_u13_authentication_is_off_only_by_name():
     settings({"compat": True}).check_authentication()
 
 
-def test_a_client_secret_is_not_taken_for_authentication_and_never_shown():
-    found = settings({"client_secret": "hunter2", "insecure_no_auth": True})
-    with pytest.raises(SciStreamError, match="cannot check tokens yet") as raised:
-        found.check_authentication()
-    assert raised.value.code is Code.AUTHENTICATION_UNAVAILABLE
-    assert "hunter2" not in f"{found!r} {found.arguments()} {raised.value}"
+ON = {"client_id": "gateway", "client_secret": "hunter2"}
+
+
+def test_a_client_id_and_its_secret_turn_authentication_on():
+    found = settings({**ON, "provider": "https://idp.example/realms/beam"})
+    found.check_authentication()
+    assert (found.authenticates, found.authentication) == (True, "token introspection (idp.example)")
+    assert found.demanded_audience == "gateway"
+    assert found.demanded_scope == "https://auth.globus.org/scopes/gateway/scistream"
+    others = settings({**ON, "audience": "beam", "scope": "2c8d9f3e-0b1a-4c5d-8e7f-6a5b4c3d2e1f"})
+    assert others.demanded_audience == "beam"
+    assert others.demanded_scope == "https://auth.globus.org/scopes/2c8d9f3e-0b1a-4c5d-8e7f-6a5b4c3d2e1f/scistream"
+    assert settings({**ON, "compat": True}).authenticates
+
+
+def test_u13_an_empty_client_secret_counts_as_asking_with_compat_only():
+    settings({"client_id": "gateway", "client_secret": "", "compat": True}).check_authentication()
+    with pytest.raises(SciStreamError) as raised:
+        settings({"client_id": "gateway", "client_secret": ""}).check_authentication()
+    assert raised.value.code is Code.AUTHENTICATION_UNDECIDED
+    assert "client_id and client_secret" in raised.value.remedy
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_a_secret_and_no_authentication_contradict_each_other(compat):
+    with pytest.raises(
+        SciStreamError, match="by a client secret, and to let everybody in, by insecure_no_auth"
+    ) as raised:
+        settings({**ON, "insecure_no_auth": True, "compat": compat}).check_authentication()
+    assert (raised.value.code, raised.value.exit_code) == (Code.AUTHENTICATION_CONTRADICTORY, ExitCode.BAD_INPUT)
+
+
+def test_a_secret_without_a_client_id_is_no_silent_nothing():
+    with pytest.raises(SciStreamError, match="client_secret is nothing without it") as raised:
+        settings({"client_secret": "hunter2", "compat": True}).check_authentication()
+    assert (raised.value.code, raised.value.facts["key"]) == (Code.BAD_CONFIGURATION, "client_id")
+
+
+def test_u19_a_client_secret_is_never_shown():
+    found = settings(ON)
+    assert "hunter2" not in f"{found!r} {found} {found.arguments()} {found.model_dump_json()}"
 
 
 def test_u19_a_bad_client_secret_is_not_told(toml):
-    error = refused(config=toml("client_secret = 12345"))
+    path = toml("client_secret = 12345")
+    path.chmod(0o600)
+    error = refused(config=path)
     assert error.code is Code.BAD_CONFIGURATION
     assert "12345" not in str(error)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_u19_a_secret_in_a_file_that_is_not_its_owners_alone_is_refused(toml, mode):
+    path = toml('client_id = "gateway"\nclient_secret = "hunter2"\n')
+    path.chmod(mode)
+    error = refused(config=path)
+    assert (error.code, error.exit_code) == (Code.SECRET_READABLE, ExitCode.BAD_INPUT)
+    assert f"{path}, which is not for its owner alone (mode {mode:04o})" in str(error)
+    assert f"chmod 600 {path}" in error.remedy
+    assert "hunter2" not in str(error)
+    path.chmod(0o600)
+    assert settings(config=path).authenticates
+
+
+def test_a_file_without_a_secret_may_be_read_by_all(toml):
+    path = toml('client_id = "gateway"\nclient_secret = ""\n')
+    path.chmod(0o644)
+    assert settings(config=path).client_id == "gateway"
+
+
+def test_u19_a_systemd_credential_stands_between_file_and_environment(toml, tmp_path):
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "client_id").write_text("from-systemd\n")
+    (credentials / "client_secret").write_text(" from-systemd \n")
+    path = toml('client_id = "from-file"\nclient_secret = "from-file"\n')
+    path.chmod(0o600)
+    environment = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    found = settings(environment=environment, config=path)
+    assert (found.client_id, found.client_secret.get_secret_value()) == ("from-systemd", "from-systemd")
+    found = settings(environment=environment | {"SCISTREAM_CLIENT_SECRET": "from-environment"}, config=path)
+    assert (found.client_id, found.client_secret.get_secret_value()) == ("from-systemd", "from-environment")
+    (credentials / "client_secret").unlink()
+    assert settings(environment=environment, config=path).client_secret.get_secret_value() == "from-file"
+
+
+def test_a_credential_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "client_secret").mkdir()
+    error = refused(environment={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert (error.code, error.facts["path"]) == (Code.CONFIGURATION_UNREADABLE, str(tmp_path / "client_secret"))
+
+
+@pytest.mark.parametrize("key", ["provider", "introspection_url"])
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://idp.example", "tokens travel over https:// only, or http:// on this host itself"),
+        ("https://u:p@idp.example", "it has a user, a query or a fragment in it"),
+        ("idp", "it is no web address"),
+    ],
+)
+def test_tokens_go_nowhere_without_tls(key, url, words):
+    error = refused({key: url})
+    assert (error.code, error.facts["key"], error.facts["reason"]) == (Code.BAD_CONFIGURATION, key, words)
+
+
+def test_the_arguments_of_a_start_in_the_background_have_the_same_digest():
+    found = settings({"compat": True, "lease": "60", "operators": "olga, bob"})
+    words = dict(word.removeprefix("--").partition("=")[::2] for word in found.arguments())
+    again = {key.replace("-", "_"): value or True for key, value in words.items()}
+    for one, other in ((found, settings(again)), (settings(), settings({"lease": "0", "longest_lease": "0"}))):
+        assert one.digest() == other.digest()
+
+
+def test_what_authentication_is_in_force_is_in_the_digest():
+    base = {"client_id": "gateway", "compat": True}
+    assert settings(base).digest() != settings({**base, "client_secret": "hunter2"}).digest()
 
 
 def test_the_arguments_give_the_same_settings_again():
@@ -190,7 +295,8 @@ def test_what_is_wanted_is_said_in_our_words(options, words):
 def test_the_digest_is_that_of_all_settings_but_the_secret():
     digest = settings().digest()
     assert settings({"port_range": "5100-5200"}).digest() == digest
-    assert settings({"client_secret": "hunter2"}).digest() == digest
+    on = {"client_id": "gateway", "client_secret": "hunter2"}
+    assert settings(on).digest() == settings({**on, "client_secret": "hunter3"}).digest()
     others = ({"port_range": "5100-5201"}, {"hello_timeout": 181}, {"log_file": "x"}, {"insecure_no_auth": True})
     assert len({digest, *(settings(other).digest() for other in others)}) == 5
 

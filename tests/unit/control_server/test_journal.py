@@ -65,7 +65,8 @@ def test_a_mark_means_nothing_after_another_boot(path):
 def test_nobody_else_can_read_it(path):
     Journal(path, "boot-1").put(RECORD)
     files = sorted(path.parent.iterdir())
-    assert [file.name for file in files] == ["journal.sqlite3", "journal.sqlite3-shm", "journal.sqlite3-wal"]
+    names = ["journal.ballast", "journal.sqlite3", "journal.sqlite3-shm", "journal.sqlite3-wal"]
+    assert [file.name for file in files] == names
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -73,7 +74,7 @@ def test_a_damaged_file_is_named(path):
     path.write_bytes(b"this is no database" * 100)
     with pytest.raises(SciStreamError, match="file is not a database") as raised:
         Journal(path, "boot-1")
-    assert raised.value.code is Code.JOURNAL_UNREADABLE
+    assert raised.value.code is Code.JOURNAL_DAMAGED
     assert str(path) in str(raised.value)
 
 
@@ -117,5 +118,5 @@ def test_a_row_that_nobody_wrote_is_damage(path, column, value, words):
         database.execute(f"UPDATE sessions SET {column} = ?", (value,))  # noqa: S608 - the names above
     with pytest.raises(SciStreamError, match="its row of session") as raised:
         journal.records()
-    assert raised.value.code is Code.JOURNAL_UNREADABLE
+    assert raised.value.code is Code.JOURNAL_DAMAGED
     assert words in str(raised.value)

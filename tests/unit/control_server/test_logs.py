@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,3 +70,44 @@ def test_a_log_whose_reader_went_away_ends_nothing_and_goes_on_when_it_can(tmp_p
     log.info("told \ud800")
     os.close(writer)
     assert (tmp_path / "log").read_text().split("] ")[1] == "told \\ud800\n"
+
+
+def test_u62_the_log_is_where_it_was_told_for_its_owner_alone_and_at_the_level_that_was_told(tmp_path, capfd):
+    for verbose in (False, True):
+        log = logs.open_log(tmp_path / "log", verbose=verbose)
+        log.debug("a detail", verbose=verbose)
+        log.info("an event", verbose=verbose)
+        structlog.reset_defaults()
+    lines = [line.split("] ")[1] for line in (tmp_path / "log").read_text().splitlines()]
+    assert lines == ["an event verbose=False", "a detail verbose=True", "an event verbose=True"]
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    assert capfd.readouterr() == ("", "")
+
+
+def _break_off(key: bytes) -> None:
+    raise RuntimeError("broken")
+
+
+def test_u61_json_is_one_object_a_line_also_for_what_has_many_lines(tmp_path):
+    log = logs.open_log(tmp_path / "log", verbose=False, form="json")
+    log.info("two\nlines", uid="one", path=tmp_path, port=7)
+    try:
+        _break_off(KEY)
+    except RuntimeError:
+        log.exception("unforeseen error")
+    told, failed = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert told.pop("timestamp").endswith("Z")
+    assert told == {"event": "two\nlines", "level": "info", "uid": "one", "path": str(tmp_path), "port": 7}
+    assert failed["exception"].endswith("RuntimeError: broken")
+    assert "_break_off" in failed["exception"]
+    assert repr(KEY)[2:20] not in str(failed)
+
+
+def test_a_log_file_that_was_turned_by_somebody_else_goes_on_under_its_name(tmp_path):
+    log = logs.open_log(tmp_path / "log", verbose=False)
+    log.info("before")
+    (tmp_path / "log").rename(tmp_path / "log.old")
+    log.info("after")
+    assert "after" in (tmp_path / "log").read_text()
+    assert "before" in (tmp_path / "log.old").read_text()

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
+from scistream.control_server.recovery import Recovery
+from scistream.engines.lifecycle import ProcessMark
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, SessionState, Uid
+
+KEY = bytes(range(32))
 
 
 def test_u40_a_session_whose_data_server_lives_goes_on(site_factory, settle):
@@ -22,42 +27,160 @@ def test_u40_a_session_whose_data_server_lives_goes_on(site_factory, settle):
         assert (await after.register("two")).ports == (22102,)
         after.data_servers.kill(1000)
         await settle()
-        assert found.state is SessionState.FAILED
+        assert (found.state, found.restarts, found.ports) == (SessionState.ACTIVE, 1, session.ports)
 
     asyncio.run(work())
 
 
-def test_a_session_whose_data_server_died_meanwhile_is_failed_and_cleared(site_factory):
+def test_a_session_whose_data_server_died_meanwhile_comes_back_on_its_ports_with_its_key(site_factory, settle):
     async def work():
         before = site_factory()
-        await before.open("one")
+        session = await before.register("one")
+        await before.update("one", key=KEY)
+        plan = before.data_servers.running[1000]
+        plan.path("psk").write_text(f"one:{KEY.hex()}\n")
         await before.registry.close()
         before.data_servers.kill(1000)
         after = site_factory(data_servers=before.data_servers)
         await after.recover()
         (found,) = after.registry.sessions()
+        # Served before it is started: the start of a control server waits for none of its data servers.
         assert found.state is SessionState.FAILED
-        assert "while no control server ran" in found.failure
-        assert "its last words" in found.failure
-        assert [stem for stem, _ in after.data_servers.stopped] == ["one", "one"]
-        await after.release(Uid("one"))
+        assert "while no control server ran): its last words" in found.failure
+        await settle()
+        assert (found.state, found.failure, found.restarts) == (SessionState.ACTIVE, "", 1)
+        again = after.data_servers.started[-1]
+        assert (again.routes, again.key) == (plan.routes, KEY)
+        assert found.reservation.retaken
+        assert after.journal.records() == [found.record()]
+        await after.release("one")
+        assert after.is_empty
+        assert session.asked.owner == found.asked.owner
+
+    asyncio.run(work())
+
+
+def test_a_key_outlives_a_control_server_that_ends_between_two_starts(site_factory, settle):
+    async def work():
+        before = site_factory()
+        await before.register("one")
+        await before.update("one", key=KEY)
+        before.data_servers.refusal = SciStreamError(
+            Code.DATA_SERVER_FAILED, engine="M", uid="one", ending="x", output="y"
+        )
+        before.data_servers.kill(1000)
+        await settle()
+        kept = before.directory / "one.key"
+        assert (kept.read_text(), kept.stat().st_mode & 0o777) == (f"one:{KEY.hex()}\n", 0o600)
+        await before.registry.close()
+        before.data_servers.refusal = None
+        after = site_factory(data_servers=before.data_servers)
+        await after.recover()
+        await settle()
+        assert after.data_servers.started[-1].key == KEY
+        assert after.registry.sessions()[0].state is SessionState.ACTIVE
+        assert not kept.exists()
+
+    asyncio.run(work())
+
+
+def test_after_a_reboot_no_process_is_taken_for_a_data_server_and_the_session_comes_back(site_factory, settle):
+    async def work():
+        before = site_factory()
+        session = await before.open("one")
+        await before.registry.close()
+        # The pid is there, and belongs to another boot's process.
+        before.data_servers.running[1000] = before.data_servers.running.pop(1000)
+        after = site_factory(data_servers=before.data_servers)
+        after.data_servers.survey = lambda directory: {}
+        after.journal._boot = "boot-2"
+        await after.recover()
+        assert after.data_servers.stopped == []
+        await settle()
+        (found,) = after.registry.sessions()
+        assert (found.state, found.mark.pid, found.ports) == (SessionState.ACTIVE, 1001, session.ports)
+
+    asyncio.run(work())
+
+
+def test_a_session_that_drained_and_whose_data_server_is_gone_is_released(site_factory):
+    async def work():
+        before = site_factory()
+        session = await before.open("one")
+        before.supervisor.move(session, SessionState.DRAINING)
+        await before.registry.close()
+        before.data_servers.kill(1000)
+        after = site_factory(data_servers=before.data_servers)
+        await after.recover()
+        assert after.is_empty
+        assert after.data_servers.wiped == ["one"]
+
+    asyncio.run(work())
+
+
+def test_a_session_that_drains_goes_on_draining(site_factory):
+    async def work():
+        before = site_factory()
+        session = await before.open("one")
+        before.supervisor.move(session, SessionState.DRAINING)
+        await before.registry.close()
+        after = site_factory(data_servers=before.data_servers)
+        await after.recover()
+        (found,) = after.registry.sessions()
+        assert (found.state, found.mark) == (SessionState.DRAINING, session.mark)
+        assert list(after.data_servers.running) == [1000]
+
+    asyncio.run(work())
+
+
+def test_a_release_that_a_crash_cut_off_is_finished_and_never_undone(site_factory, settle):
+    async def work():
+        before = site_factory()
+        session = await before.open("one")
+        record = dataclasses.replace(session.record(), state=SessionState.RELEASED, wanted=False)
+        before.journal.put(record)
+        await before.registry.close()
+        after = site_factory(data_servers=before.data_servers)
+        await after.recover()
+        await settle()
+        assert [stem for stem, _ in after.data_servers.stopped] == ["one"]
         assert after.is_empty
 
     asyncio.run(work())
 
 
-def test_after_a_reboot_no_process_is_taken_for_a_data_server(site_factory):
+def test_a_release_stands_in_the_journal_before_the_data_server_ends(site_factory):
+    async def work():
+        site = site_factory()
+        await site.open("one")
+        seen = []
+        stop = site.data_servers.stop
+
+        async def look(*words):
+            seen.extend((record.state, record.wanted) for record in site.journal.records())
+            await stop(*words)
+
+        site.data_servers.stop = look
+        await site.release("one")
+        assert seen == [(SessionState.RELEASED, False)]
+        assert site.is_empty
+
+    asyncio.run(work())
+
+
+def test_a_start_of_the_control_server_that_changes_nothing_writes_nothing_of_its_own(site_factory):
     async def work():
         before = site_factory()
-        await before.open("one")
+        session = await before.open("one")
         await before.registry.close()
         after = site_factory(data_servers=before.data_servers)
-        # The pid is there, and belongs to another boot's process.
-        after.journal._boot = "boot-2"
-        await after.recover()
-        assert after.registry.sessions()[0].state is SessionState.FAILED
-        assert after.data_servers.stopped == [("one", None)]
-        assert list(after.data_servers.running) == [1000]
+        put = []
+        after.journal.put = lambda *records: put.extend(records)
+        recovery = Recovery(
+            after.journal, after.directory, after.pool, after.data_servers, after.supervisor, after.engine
+        )
+        assert [found.record() for found in await recovery.sessions({})] == [session.record()]
+        assert put == []
 
     asyncio.run(work())
 
@@ -69,10 +192,25 @@ def test_a_session_that_was_registered_waits_for_its_update_with_the_same_ports(
         await before.registry.close()
         after = site_factory()
         await after.recover()
-        # A crash in the middle of the start may have left a process: everything of the session's log is ended.
-        assert after.data_servers.stopped == [("one", None)]
+        # What an update that a crash cut off left of files.
+        assert after.data_servers.wiped == ["one"]
         session = await after.update("one")
         assert (session.state, session.ports) == (SessionState.ACTIVE, (22100, 22101))
+
+    asyncio.run(work())
+
+
+def test_a_process_that_a_crash_kept_out_of_the_journal_is_ended(site_factory):
+    async def work():
+        before = site_factory()
+        session = await before.open("one")
+        before.supervisor.write(dataclasses.replace(session, state=SessionState.REGISTERED, mark=None, wanted=False))
+        await before.registry.close()
+        after = site_factory(data_servers=before.data_servers)
+        await after.recover()
+        assert after.data_servers.stopped == [("one", ProcessMark(1000, 7))]
+        assert after.data_servers.running == {}
+        assert after.registry.sessions()[0].state is SessionState.REGISTERED
 
     asyncio.run(work())
 

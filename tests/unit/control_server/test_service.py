@@ -8,11 +8,12 @@ import structlog
 
 from scistream.auth import NoAuthentication
 from scistream.control_server.answering import Calls
+from scistream.control_server.draft import DraftService
 from scistream.control_server.service import ControlService
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import DIRECTION_METADATA, ERROR_METADATA, SESSION_KEY_METADATA
 from scistream.protocol import control_pb2 as wire
-from scistream.terms import Direction, SessionState, Uid
+from scistream.terms import NO_AUTH, Direction, SessionState, Uid
 
 KEY = bytes(range(32))
 
@@ -68,7 +69,8 @@ def test_the_four_calls_in_their_order(site_factory):
     async def work():
         site = site_factory()
         service = service_of(site)
-        request = asyncio.ensure_future(service.req(wire.Request(uid="one", role="PROD", num_conn=2, rate=5), Call()))
+        asked = wire.Request(uid="one", role="PROD", num_conn=2, rate=10000)
+        request = asyncio.ensure_future(service.req(asked, Call()))
         hello = wire.Hello(uid="one", role="PROD", prod_listeners=["t.example:5074", "[::1]:5075"])
         said = await service.hello(hello, Call())
         reply = await request
@@ -78,7 +80,7 @@ def test_the_four_calls_in_their_order(site_factory):
         change = wire.UpdateTargets(uid="one", role="PROD", remote_listeners=reply.prod_listeners)
         again = await service.update(change, Call())
         assert (list(again.listeners), list(again.prod_listeners)) == (points, list(reply.prod_listeners))
-        assert site.find(Uid("one"))[0].asked.rate == 5
+        assert site.find(Uid("one"))[0].asked.rate == 0
         await service.release(wire.Release(uid="one"), Call())
         assert site.is_empty
 
@@ -97,7 +99,7 @@ def test_the_four_calls_in_their_order(site_factory):
         (wire.Request(uid="one", role="CONS", num_conn=-1, rate=1), Code.BAD_CONNECTIONS, "INVALID_ARGUMENT"),
         (wire.Request(uid="one", role="CONS", num_conn=10**6, rate=1), Code.BAD_CONNECTIONS, "INVALID_ARGUMENT"),
         (wire.Request(uid="one", role="CONS", num_conn=1, rate=-1), Code.BAD_RATE, "INVALID_ARGUMENT"),
-        (wire.Request(uid="one", role="CONS", num_conn=11, rate=1), Code.PORTS_EXHAUSTED, "RESOURCE_EXHAUSTED"),
+        (wire.Request(uid="one", role="CONS", num_conn=11), Code.PORTS_EXHAUSTED, "RESOURCE_EXHAUSTED"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused_with_its_code(site_factory, message, code, status):
@@ -240,5 +242,44 @@ def test_huge_numbers_of_targets_are_refused_unread(site_factory, settle):
         assert (call.error.code, call.error.facts["entry_points"]) == (Code.TOO_MANY_TARGETS, 1)
         assert not request.done()
         request.cancel()
+
+    asyncio.run(work())
+
+
+def test_the_drafts_names_are_answered_by_the_same_handlers_and_told_by_their_own(site_factory):
+    async def work():
+        site = site_factory()
+        service = service_of(site)
+        seen: list[tuple[str, str, str]] = []
+        service._calls._observers = [lambda call: seen.append((call.name, call.uid, call.outcome))]
+        draft = DraftService(service)
+        request = asyncio.ensure_future(draft.RequestStream(wire.Request(uid="one", role="CONS", num_conn=1), Call()))
+        said = await draft.Hello(wire.Hello(uid="one", role="PROD"), Call())
+        assert list(said.listeners) == list((await request).listeners) == ["192.0.2.7:22100"]
+        change = wire.UpdateTargets(uid="one", role="CONS", remote_listeners=["t.example:1"])
+        reply = await draft.UpdateTargets(change, Call())
+        assert list(reply.prod_listeners) == ["t.example:1"]
+        assert (await draft.ReleaseStream(wire.Release(uid="one"), Call())) == reply
+        assert site.is_empty
+        unknown = await refusal(draft.ReleaseStream, wire.Release(uid="one"))
+        assert unknown.error.code is Code.UID_UNKNOWN
+        names = ["Hello", "RequestStream", "UpdateTargets", "ReleaseStream"]
+        assert seen == [*((name, "one", "OK") for name in names), ("ReleaseStream", "one", "UID_UNKNOWN")]
+        refused = [entry for entry in site.calls.entries if entry["event"] == "call refused"]
+        assert [entry["call"] for entry in refused] == ["ReleaseStream"]
+
+    asyncio.run(work())
+
+
+def test_who_records_is_told_which_session_it_was_whatever_the_deployed_client_says(site_factory):
+    async def work():
+        site = site_factory()
+        service = service_of(site)
+        seen: list[tuple[str, str, str]] = []
+        service._calls._observers = [lambda call: seen.append((call.name, call.direction, call.session_owner))]
+        request = site.ask("one", Direction.OUTBOUND)
+        await service.hello(wire.Hello(uid="one", role="PROD"), Call())
+        await request
+        assert seen == [("hello", "outbound", NO_AUTH)]
 
     asyncio.run(work())

@@ -19,7 +19,7 @@ def test_it_is_made_for_its_owner_alone(tmp_path):
         assert stat.S_IMODE((path / "s2cs.lock").stat().st_mode) == 0o600
 
 
-def test_a_second_holder_is_told_who_the_first_is(tmp_path):
+def test_u38_a_second_holder_is_told_who_the_first_is(tmp_path):
     pauses = []
     with (
         StateDirectory(tmp_path),

@@ -1,0 +1,150 @@
+"""`s2uc renew`, `drain` and `release`: how a session that is there goes on, and ends."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from scistream.addresses import Endpoint
+from scistream.cli.calling import AS_JSON, CHANNEL, S2CS, control_server, examples
+from scistream.cli.selecting import SELECTION, Selection, required
+from scistream.cli.telling import Teller
+from scistream.durations import parse_duration
+from scistream.terms import Direction
+
+if TYPE_CHECKING:
+    from scistream.client import Connection
+
+__all__ = ["drain", "release", "renew"]
+
+_PROGRAM: Final = "s2uc"
+
+
+@click.command(
+    "renew",
+    epilog=examples(
+        "s2uc renew --s2cs gateway.example 7d1f3c5e --lease 8h",
+        "s2uc renew --s2cs gateway.example --ticket beam.ticket --lease unlimited",
+    ),
+)
+@SELECTION
+@S2CS
+@CHANNEL
+@AS_JSON
+@click.option(
+    "--lease",
+    type=parse_duration,
+    metavar="TIME",
+    help="From now: 90 (seconds), 30m, 8h, unlimited; default: as the control server says.",
+)
+def renew(*, lease: float | None, as_json: bool, **options: Any) -> None:
+    """Let a session last longer, or end earlier: its lease is counted from now."""
+    from scistream.cli.tables import spell_lease, spell_time
+    from scistream.client import connect
+
+    which = required(options)
+    with connect(control_server(options["s2cs"], options)) as connection:
+        sessions = connection.renew(which.uid, which.direction, lease)
+    teller = Teller(_PROGRAM, as_json)
+    for session in sessions:
+        until = f"lasts until {spell_time(session.lease_expires)}" if session.lease_expires else "has no end"
+        left = f" ({spell_lease(session, time.time())})" if session.lease_expires else ""
+        teller.say(f"The {session.direction.value} session {session.uid} {until}{left}.")
+    teller.result({"sessions": [session.as_dict() for session in sessions]})
+
+
+@click.command(
+    "drain",
+    epilog=examples(
+        "s2uc drain --s2cs gateway.example 7d1f3c5e",
+        "s2uc drain --s2cs gateway.example 7d1f3c5e --wait",
+    ),
+)
+@SELECTION
+@S2CS
+@CHANNEL
+@AS_JSON
+@click.option("--wait", is_flag=True, help="Back when the running connections have ended and the session is released.")
+def drain(*, wait: bool, as_json: bool, **options: Any) -> None:
+    """Let no new connections in; the session is released when the running ones have ended.
+
+    Ctrl-C ends the waiting, and not the draining.
+    """
+    from scistream.client import connect
+
+    which = required(options)
+    teller = Teller(_PROGRAM, as_json)
+    with connect(control_server(options["s2cs"], options)) as connection:
+        sessions = connection.drain(which.uid, which.direction)
+        teller.say(f"Session {which.uid} lets no new connections in.")
+        if wait:
+            _wait(connection, which)
+            teller.say(f"Session {which.uid} is released.")
+    result = {"released": which.uid} if wait else {"sessions": [session.as_dict() for session in sessions]}
+    teller.result(result)
+
+
+def _wait(connection: Connection, which: Selection) -> None:
+    from scistream.client.draining import await_drained
+
+    progress = _Progress()
+    try:
+        await_drained(connection, which.uid, which.direction, go_on=progress.say)
+    finally:
+        progress.end()
+
+
+class _Progress:
+    """How many connections are left: on a terminal one line that is written over, else a line a change."""
+
+    def __init__(self) -> None:
+        self._is_live = sys.stderr.isatty()
+        self._said = ""
+
+    def say(self, left: int) -> bool:
+        """Tell it, where it is news; it goes on for as long as it takes."""
+        words = f"{left} connection{'s' * (left != 1)} left"
+        if words != self._said:
+            click.echo(f"\r\x1b[K{words}" if self._is_live else words, err=True, nl=not self._is_live)
+        self._said = words
+        return True
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._is_live and self._said:
+            click.echo(err=True)
+
+
+@click.command(
+    "release",
+    epilog=examples(
+        "s2uc release --s2cs gateway.example --ticket beam.ticket",
+        "s2uc release --s2cs gateway.example 7d1f3c5e --direction inbound",
+    ),
+)
+@SELECTION
+@S2CS
+@CHANNEL
+@AS_JSON
+def release(*, as_json: bool, s2cs: Endpoint, **options: Any) -> None:
+    """Stop a session's data server and free its entry points."""
+    from scistream.client import connect
+
+    which = required(options)
+    with connect(control_server(s2cs, options)) as connection:
+        connection.release(which.uid, which.direction)
+    teller = Teller(_PROGRAM, as_json)
+    teller.say(f"Session {which.uid} is released on {s2cs}.")
+    if which.ticket and which.direction is not Direction.OUTBOUND and which.ticket.control_server == s2cs:
+        # Its own session's. At the other facility it is a copy, and stays.
+        _remove(options["ticket"], teller)
+    teller.result({"released": which.uid})
+
+
+def _remove(ticket: Path, teller: Teller) -> None:
+    ticket.unlink(missing_ok=True)
+    teller.say(f"Its ticket {ticket} is removed.")

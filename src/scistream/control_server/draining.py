@@ -1,0 +1,90 @@
+"""Draining: a session takes no new connections, and is released when the running ones have ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from scistream.control_server.rules import check_drain
+from scistream.control_server.sessions import Session
+from scistream.control_server.supervisor import Supervisor
+from scistream.engines.lifecycle import ProcessMark
+from scistream.terms import SessionState
+
+__all__ = ["Draining"]
+
+_DRAINED = "the last connection ended"
+
+
+class Draining:
+    """Drains the sessions of one control server.
+
+    Args:
+        supervisor: what has the data servers.
+        release: releases a session, and tells why.
+        refusal: seconds that an engine gets to say that it cannot.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, release: Callable[[Session, str], Coroutine[Any, Any, None]], refusal: float
+    ) -> None:
+        self._supervisor = supervisor
+        self._release = release
+        self._refusal = refusal
+
+    async def begin(self, session: Session) -> None:
+        """Drain a session; back when it drains, and at once for one that does already.
+
+        Raises:
+            SciStreamError: SESSION_NOT_ACTIVE; ENGINE_CANNOT, JOURNAL_UNREADABLE, STATE_DIRECTORY_FULL, and the session
+                then goes on.
+        """
+        async with session.lock:
+            check_drain(session)
+            if session.state is SessionState.DRAINING or session.mark is None:
+                return
+            self._supervisor.move(session, SessionState.DRAINING)
+            task = self.resume(session, session.mark)
+        await asyncio.wait([task], timeout=self._refusal)
+        if task.done() and not task.cancelled():
+            task.result()
+
+    def resume(self, session: Session, mark: ProcessMark) -> asyncio.Task[None]:
+        """Wait until a session in state draining has drained."""
+        if session.watch is not None:
+            session.watch.cancel()
+        session.watch = self._supervisor.attend(self._until_drained(session, mark))
+        return session.watch
+
+    async def _until_drained(self, session: Session, mark: ProcessMark) -> None:
+        try:
+            why = await self._drained(session, mark)
+        except Exception as error:
+            await self._go_on(session, mark, error)
+            raise
+        await asyncio.shield(self._supervisor.begin(self._release(session, why)))
+
+    async def _drained(self, session: Session, mark: ProcessMark) -> str:
+        """Wait for the last connection's end, or the data server's; says which."""
+        data_servers, plan = self._supervisor.at_work(session)
+        drained = asyncio.ensure_future(data_servers.drain(session.engine, plan, mark))
+        ended = asyncio.ensure_future(data_servers.ended(mark))
+        try:
+            await asyncio.wait((drained, ended), return_when=asyncio.FIRST_COMPLETED)
+            # Who asks a data server that is about to be gone gets no answer: that is no refusal.
+            if drained.done() and (drained.exception() is None or data_servers.alive(mark)):
+                drained.result()
+                return _DRAINED
+            return f"its data server ended: {await ended}"
+        finally:
+            for each in (drained, ended):
+                each.cancel()
+            await asyncio.gather(drained, ended, return_exceptions=True)
+
+    async def _go_on(self, session: Session, mark: ProcessMark, error: Exception) -> None:
+        """What cannot be drained is active still."""
+        async with session.lock:
+            if session.state is SessionState.DRAINING and session.mark == mark:
+                self._supervisor.move(session, SessionState.ACTIVE, why=str(error), must=True)
+                self._supervisor.watch(session)

@@ -1,0 +1,31 @@
+"""Retargeting: the new connections of a session that runs go to other targets."""
+
+from __future__ import annotations
+
+from scistream.addresses import Endpoint
+from scistream.control_server.events import EventKind
+from scistream.control_server.failures import in_words
+from scistream.control_server.sessions import Session
+from scistream.control_server.supervisor import Supervisor
+from scistream.engines.lifecycle import ProcessMark
+
+__all__ = ["retarget"]
+
+
+async def retarget(supervisor: Supervisor, session: Session, mark: ProcessMark, targets: tuple[Endpoint, ...]) -> None:
+    """Have an active session's data server send new connections elsewhere. The caller holds the session's lock.
+
+    Raises:
+        SciStreamError: what `DataServers.retarget` raises; JOURNAL_UNREADABLE, STATE_DIRECTORY_FULL. The session then
+            keeps the targets that it had.
+    """
+    before = session.targets
+    supervisor.move(session, session.state, targets=targets)
+    data_servers, plan = supervisor.at_work(session)
+    try:
+        with session.reservation.admitted():
+            await data_servers.retarget(session.engine, plan, mark)
+    except Exception as error:
+        supervisor.move(session, session.state, must=True, targets=before)
+        raise in_words(error, plan.directory) from error
+    supervisor.move(session, session.state, EventKind.RETARGETED)

@@ -1,0 +1,352 @@
+"""`s2uc list`, `status`, `watch`, `renew`, `drain`, and what opening takes beyond the deployed tool's options."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import Tools, listeners_in, uids, wait_for
+from old_protocol import OldControlServer
+from scistream.errors import ExitCode
+
+_HOST = "127.0.30.11"
+_KINDS = ["there", "draining", "released"]
+
+
+@pytest.fixture
+def opened(tools: Tools, gateway, echo_target) -> tuple[Any, str, str]:
+    """A control server with a session in front of a target: the server, the uid, the entry point."""
+    server = gateway()
+    target = ["--remote-ip", echo_target.address, "--receiver-ports", str(echo_target.port)]
+    words = ["s2uc", "inbound-request", *target, "--s2cs", server.endpoint, "--lease", "8h", "--json"]
+    session = json.loads(tools.run(*words)[0])["session"]
+    return server, session["uid"], session["entry_points"][0]
+
+
+@pytest.fixture
+def held(opened) -> Iterator[socket.socket]:
+    """A connection through the session."""
+    _, _, entry_point = opened
+    host, _, port = entry_point.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b"one")
+        assert connection.recv(3) == b"one"
+        yield connection
+
+
+def _wide(command: list[str], tools: Tools, columns: int) -> str:
+    """What a command prints on a terminal of so many columns."""
+    near, far = pty.openpty()
+    subprocess.run(["/usr/bin/env", "stty", "cols", str(columns)], stdin=far, check=True)
+    with subprocess.Popen(command, stdin=far, stdout=far, stderr=far, cwd=tools.directory, env=tools.environment) as it:
+        os.close(far)
+        said = b""
+        try:
+            while part := os.read(near, 65536):
+                said += part
+        except OSError:
+            pass  # Linux's way to say that nobody holds the other side any more.
+        os.close(near)
+    assert it.returncode == 0, said
+    return said.decode()
+
+
+def test_what_is_there_is_seen_as_a_table_and_for_machines(tools: Tools, opened) -> None:
+    server, uid, entry_point = opened
+    channel = ["--s2cs", server.endpoint]
+    out, err = tools.run("s2uc", "list", *channel)
+    head, line = out.splitlines()
+    assert head.startswith("UID ")
+    assert err == ""
+    assert line.split()[:4] == [uid, "inbound", "active", "haproxy"]
+    assert f"{entry_point} -> 127.0.20.100:" in line
+    assert "7h59m" in line
+    assert "\x1b" not in out
+    (session,) = json.loads(tools.run("s2uc", "list", *channel, "--json")[0])["sessions"]
+    assert (session["uid"], session["state"], session["restarts"]) == (uid, "active", 0)
+    assert session["lease_expires"] == pytest.approx(session["opened"] + 8 * 3600, abs=60)
+    narrow = _wide([str(Path(sys.executable).with_name("s2uc")), "list", *channel], tools, 80)
+    assert uid in narrow
+    assert f"{entry_point} -> 127.0.20.100:" in narrow
+    tools.run("s2uc", "release", uid, *channel)
+    assert tools.run("s2uc", "list", *channel)[0] == f"No sessions of yours on {server.endpoint}.\n"
+
+
+def test_u13_status_tells_all_of_a_session_and_of_its_server(tools: Tools, opened) -> None:
+    server, uid, entry_point = opened
+    channel = ["--s2cs", server.endpoint]
+    out, _ = tools.run("s2uc", "status", uid, *channel)
+    assert f"entry points  {entry_point} -> 127.0.20.100:" in out
+    assert "owner         NO_AUTH: this control server authenticates nobody" in out
+    assert f"Next: for a longer lease: s2uc renew {uid} --direction inbound --s2cs {server.endpoint}" in out
+    (told,) = json.loads(tools.run("s2uc", "status", uid, *channel, "--json")[0])["sessions"]
+    assert told["next"].startswith("for a longer lease: ")
+    out, _ = tools.run("s2uc", "status", *channel)
+    assert "authentication  NO_AUTH: whoever reaches it may do everything" in out
+    facts = json.loads(tools.run("s2uc", "status", *channel, "--json")[0])["control_server"]
+    assert (facts["address"], facts["sessions"], facts["authentication"]) == (server.endpoint, 1, "NO_AUTH")
+    err = tools.fail(ExitCode.SESSION, "s2uc", "status", "nobody", *channel)
+    assert err.endswith("[UID_UNKNOWN]\n")
+
+
+def test_status_of_a_session_that_failed_is_8_and_tells_the_way_out(tools: Tools, opened) -> None:
+    server, uid, entry_point = opened
+    server.end(signal.SIGKILL)
+    for process in server.data_servers():
+        process.kill()
+        process.wait(20)
+    host, _, port = entry_point.rpartition(":")
+    # A stranger has the port: nothing can be started in its place.
+    with socket.create_server((host, int(port))):
+        server.start()
+        words = ["s2uc", "status", uid, "--s2cs", server.endpoint]
+        (told,) = json.loads(tools.run(*words, "--json", code=ExitCode.DATA_SERVER)[0])["sessions"]
+        out, _ = tools.run(*words, code=ExitCode.DATA_SERVER)
+    assert told["state"] == "failed"
+    assert f"failure       {told['failure']}\n" in out
+    assert f"Next: free it, and open it anew: s2uc release {uid}" in out
+
+
+def test_a_watch_tells_what_happens_until_it_is_told_to_end(tools: Tools, opened) -> None:
+    server, uid, _ = opened
+    with tools.start("s2uc", "watch", "--s2cs", server.endpoint) as watch:
+        assert watch.stdout is not None
+        assert f" there      {uid} inbound active  127.0.30.11:" in watch.stdout.readline()
+        tools.run("s2uc", "renew", uid, "--lease", "1h30m", "--s2cs", server.endpoint)
+        assert f" renewed    {uid} inbound active" in watch.stdout.readline()
+        watch.send_signal(signal.SIGINT)
+        _, err = watch.communicate(timeout=30)
+    assert watch.returncode == 0
+    assert err == ""
+
+
+def test_a_script_waits_for_a_state_and_reads_an_object_a_line(tools: Tools, opened) -> None:
+    server, uid, _ = opened
+    channel = ["--s2cs", server.endpoint]
+    tools.run("s2uc", "watch", uid, "--until", "active", "--timeout", "30", *channel)
+    with tools.start("s2uc", "watch", uid, "--until", "released", "--timeout", "60", "--json", *channel) as watch:
+        assert watch.stdout is not None
+        first = watch.stdout.readline()
+        tools.run("s2uc", "drain", uid, *channel)
+        rest, _ = watch.communicate(timeout=60)
+    events = [json.loads(line) for line in (first + rest).splitlines()]
+    assert watch.returncode == 0
+    assert [event["kind"] for event in events] == _KINDS
+    assert {event["session"]["uid"] for event in events} == {uid}
+    # Nothing is left to wait for: both end at once.
+    tools.run("s2uc", "watch", uid, "--until", "released", *channel)
+    assert tools.fail(ExitCode.SESSION, "s2uc", "watch", uid, "--until", "active", *channel).endswith("[UID_UNKNOWN]\n")
+
+
+def test_u51_a_watch_that_waits_in_vain_ends_at_its_time(tools: Tools, opened) -> None:
+    server, uid, _ = opened
+    words = ["s2uc", "watch", uid, "--until", "released", "--timeout", "1", "--s2cs", server.endpoint]
+    err = tools.fail(ExitCode.TIMEOUT, *words)
+    assert f"waiting for session {uid} to be released took longer than 1 s; last seen: it is active" in err
+    tools.run("s2uc", "watch", "--timeout", "1", "--s2cs", server.endpoint)
+
+
+def test_a_watch_that_was_not_done_is_interrupted(tools: Tools, opened) -> None:
+    server, uid, _ = opened
+    with tools.start("s2uc", "watch", uid, "--until", "released", "--s2cs", server.endpoint) as watch:
+        assert watch.stdout is not None
+        watch.stdout.readline()
+        watch.send_signal(signal.SIGINT)
+        watch.communicate(timeout=30)
+    assert watch.returncode == ExitCode.INTERRUPTED
+
+
+def test_a_watch_ends_with_its_control_server_and_says_so(tools: Tools, opened) -> None:
+    server, _, _ = opened
+    with tools.start("s2uc", "watch", "--s2cs", server.endpoint) as watch:
+        assert watch.stdout is not None
+        watch.stdout.readline()
+        server.end()
+        _, err = watch.communicate(timeout=60)
+    assert watch.returncode == ExitCode.CONNECTION, err
+    assert err.count("error:") == 1
+
+
+def test_a_lease_is_renewed_and_taken_away(tools: Tools, opened) -> None:
+    server, uid, _ = opened
+    channel = ["--s2cs", server.endpoint]
+    out, _ = tools.run("s2uc", "renew", uid, "--lease", "1h30m", *channel)
+    assert f"The inbound session {uid} lasts until " in out
+    assert "(1h29m)" in out or "(1h30m)" in out
+    (session,) = json.loads(tools.run("s2uc", "renew", uid, "--lease", "unlimited", *channel, "--json")[0])["sessions"]
+    assert session["lease_expires"] == 0
+    err = tools.fail(ExitCode.BAD_INPUT, "s2uc", "renew", uid, "--lease", "soon", *channel)
+    assert err.endswith("[BAD_LEASE]\n")
+    assert tools.fail(ExitCode.SESSION, "s2uc", "renew", "nobody", *channel).endswith("[UID_UNKNOWN]\n")
+
+
+def test_a_session_ends_with_its_lease(tools: Tools, gateway) -> None:
+    server = gateway()
+    words = ["s2uc", "inbound-request", "--num-conn=1", "--s2cs", server.endpoint, "--lease", "1", "--json"]
+    tools.run(*words)
+    wait_for(lambda: uids(server) == [])
+
+
+def test_a_drain_waits_for_who_is_connected(tools: Tools, opened, held: socket.socket) -> None:
+    server, uid, entry_point = opened
+    with tools.start("s2uc", "drain", uid, "--wait", "--s2cs", server.endpoint) as drain:
+        assert drain.stdout is not None
+        assert drain.stderr is not None
+        assert drain.stdout.readline() == f"Session {uid} lets no new connections in.\n"
+        assert "left" in drain.stderr.readline()
+        host, _, port = entry_point.rpartition(":")
+        with pytest.raises(OSError, match=r"refused|reset"):
+            socket.create_connection((host, int(port)), timeout=20).close()
+        held.sendall(b"still")
+        assert held.recv(5) == b"still"
+        assert drain.poll() is None
+        held.close()
+        out, _ = drain.communicate(timeout=60)
+    assert (drain.returncode, out) == (0, f"Session {uid} is released.\n")
+    assert uids(server) == []
+
+
+def test_u52_listeners_are_told_when_they_accept(tools: Tools, gateway, echo_target) -> None:
+    server = gateway()
+    target = ["--remote-ip", echo_target.address, f"--receiver-ports={echo_target.port}", "--num-conn=4"]
+    with tools.start("s2uc", "inbound-request", *target, "--s2cs", server.endpoint) as request:
+        assert request.stdout is not None
+        line = ""
+        while not line.startswith("Listeners: "):
+            line = request.stdout.readline()
+            assert line
+        for entry_point in listeners_in(line).split(","):
+            host, _, port = entry_point.rpartition(":")
+            with socket.create_connection((host, int(port)), timeout=5) as connection:
+                connection.sendall(b"at once")
+                assert connection.recv(7, socket.MSG_WAITALL) == b"at once"
+        request.communicate(timeout=30)
+    assert request.returncode == 0
+
+
+def test_u52_a_path_is_verified_to_its_target(tools: Tools, opened) -> None:
+    server, _, entry_point = opened
+    words = ["s2uc", "outbound-request", "far", entry_point, "--verify", "--s2cs", server.endpoint]
+    out, _ = tools.run(*words, "--json")
+    body = json.loads(out)
+    assert body["verified"] == {
+        body["session"]["entry_points"][0]: "accepted and not closed: the target holds the connection"
+    }
+
+
+def test_u52_a_path_that_leads_nowhere_is_no_session(tools: Tools, gateway) -> None:
+    server = gateway()
+    words = ["s2uc", "outbound-request", "far", f"{_HOST}:23399", "--verify", "--s2cs", server.endpoint]
+    err = tools.fail(ExitCode.CONNECTION, *words)
+    assert "was accepted and closed without a byte: it does not reach the target" in err
+    assert "s2uc status on its own control server" in err
+    assert err.endswith("[PATH_BROKEN]\n")
+    assert uids(server) == []
+
+
+def test_u53_an_outbound_session_has_the_ports_that_were_named(tools: Tools, opened, round_trip) -> None:
+    server, _, entry_point = opened
+    channel = ["--s2cs", server.endpoint]
+    words = ["s2uc", "outbound_request", "far", entry_point, "--receiver_ports", "23315,23312", *channel]
+    out, _ = tools.run(*words)
+    assert listeners_in(out) == f"{_HOST}:23315,{_HOST}:23312"
+    assert round_trip(f"{_HOST}:23312", b"by name") == b"by name"
+    other = ["s2uc", "outbound-request", "other", entry_point, *channel]
+    assert tools.fail(ExitCode.BAD_INPUT, *other, "--receiver-ports", "80").endswith("[PORT_NOT_OFFERED]\n")
+    err = tools.fail(ExitCode.BAD_INPUT, *other, "--receiver-ports", "23316", "--num-conn", "2")
+    assert err.endswith("[PORTS_MISCOUNTED]\n")
+    with tools.start(*other, "--receiver-ports", "23315") as taken:
+        _, err = taken.communicate(timeout=60)
+    assert taken.returncode != 0
+    assert err.endswith("[ENTRY_POINT_IN_USE]\n")
+    assert "session far" in err
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (["--lease", "8h"], "cannot end a session with its lease"),
+        (["--receiver-ports", "23395"], "cannot give a session the ports that were named"),
+        (["--rate", "7"], "cannot hold a session to a rate"),
+    ],
+)
+def test_u53_u57_an_old_server_is_not_asked_for_what_it_would_leave_out(
+    wish: list[str], words: str, tools: Tools, certificate_factory
+) -> None:
+    files = certificate_factory(_HOST)
+    with OldControlServer(_HOST, 23390, range(23391, 23399), files.certificate, files.key) as server:
+        channel = ["--s2cs", str(server.address), "--server-cert", str(files.certificate)]
+        err = tools.fail(ExitCode.UNSUPPORTED, "s2uc", "outbound-request", "abc", "localhost:9", *wish, *channel)
+        assert words in err
+        assert err.endswith("[OLD_CONTROL_SERVER]\n")
+        assert server.calls == []
+        tools.run("s2uc", "outbound-request", "abc", "localhost:9", "--lease", "unlimited", *channel)
+
+
+@pytest.mark.parametrize(
+    ("command", "operation"),
+    [
+        (["list"], "list sessions"),
+        (["status"], "tell what it is"),
+        (["status", "abc"], "describe a session"),
+        (["watch"], "watch sessions"),
+        (["watch", "abc", "--until", "released"], "describe a session"),
+        (["renew", "abc"], "renew a session's lease"),
+        (["drain", "abc"], "drain a session"),
+    ],
+)
+def test_an_old_server_is_told_by_what_it_cannot_do(
+    command: list[str], operation: str, tools: Tools, certificate_factory
+) -> None:
+    files = certificate_factory(_HOST)
+    with OldControlServer(_HOST, 23390, range(23391, 23399), files.certificate, files.key) as server:
+        channel = ["--s2cs", str(server.address), "--server-cert", str(files.certificate)]
+        err = tools.fail(ExitCode.UNSUPPORTED, "s2uc", *command, *channel)
+    assert f"cannot {operation}. It speaks the old protocol only" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inbound-request", "--remote-ip", "udp://localhost"],
+        ["outbound-request", "abc", "udp://192.0.2.7:5100"],
+        ["inbound-request", "--s2cs", "udp://localhost:5000"],
+    ],
+)
+def test_u63_udp_is_refused_by_name(words: list[str], tools: Tools) -> None:
+    err = tools.fail(ExitCode.UNSUPPORTED, "s2uc", *words)
+    assert "UDP (udp://" in err
+    assert "the engines carry TCP only" in err
+    assert err.endswith("[UNSUPPORTED_HERE]\n")
+
+
+def test_u64_the_users_defaults_and_a_shells_completion(tools: Tools, opened) -> None:
+    server, uid, _ = opened
+    directory = tools.directory / ".config" / "scistream"
+    directory.mkdir(parents=True)
+    (directory / "s2uc.toml").write_text(f's2cs = "{server.endpoint}"\n')
+    assert uid in tools.run("s2uc", "list")[0]
+    script, _ = tools.run("s2uc", "completion", "bash")
+    asked = f"{script}\nCOMP_WORDS=(s2uc rene); COMP_CWORD=1; _s2uc_completion s2uc rene s2uc; echo ${{COMPREPLY[@]}}"
+    path = f"{Path(sys.executable).parent}:{tools.environment['PATH']}"
+    done = subprocess.run(
+        ["/bin/bash", "-c", asked],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=tools.environment | {"PATH": path},
+        cwd=tools.directory,
+    )
+    assert done.stdout == "renew\n"
+    (directory / "s2uc.toml").write_text('server = "x"\n')
+    assert tools.fail(ExitCode.BAD_INPUT, "s2uc", "list").endswith("[BAD_CONFIGURATION]\n")

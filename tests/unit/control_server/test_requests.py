@@ -1,0 +1,155 @@
+"""What a `req` is granted and refused, and what many of them cost."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from scistream.addresses import Endpoint, PortRange
+from scistream.auth import Identity
+from scistream.control_server.callers import Caller
+from scistream.control_server.sessions import Session, SessionRequest
+from scistream.errors import Code, SciStreamError
+from scistream.terms import NO_AUTH, Direction, SessionState, Uid
+
+ANYBODY = Caller(Identity(NO_AUTH))
+
+
+def run(work) -> None:
+    asyncio.run(work())
+
+
+def request(site, uid: str = "one", connections: int = 1, owner: str = NO_AUTH, **asked) -> asyncio.Task[Session]:
+    rate = asked.pop("rate", 0)
+    wanted = SessionRequest(Uid(uid), Direction.OUTBOUND, connections, rate, owner, "127.0.20.1", **asked)
+    return asyncio.ensure_future(site.registry.request(wanted))
+
+
+async def refused(site, **asked) -> SciStreamError:
+    before = set(site.pool.taken)
+    with pytest.raises(SciStreamError) as raised:
+        await request(site, **asked)
+    assert site.pool.taken == before
+    return raised.value
+
+
+def test_u57_a_rate_that_the_engine_cannot_hold_is_refused_before_anything_is_reserved(site_factory):
+    async def work():
+        site = site_factory()
+        error = await refused(site, rate=500)
+        assert error.code is Code.ENGINE_CANNOT
+        assert error.seen == ("Memory cannot do what was asked: it does not limit rates, and 500 kb/s was asked for")
+        assert site.is_empty
+        assert site.events.entries == []
+
+    run(work)
+
+
+def test_u57_an_engine_that_can_is_given_the_rate(site_factory, monkeypatch):
+    async def work():
+        site = site_factory()
+        monkeypatch.setattr(type(site.engine), "can_limit_rate", True)
+        waiting = request(site, rate=500)
+        await asyncio.sleep(0)
+        assert site.registry.sessions()[0].view().rate == 500
+        waiting.cancel()
+
+    run(work)
+
+
+def test_u53_named_ports_are_the_entry_points_in_their_order(site_factory):
+    async def work():
+        site = site_factory()
+        waiting = request(site, connections=2, named_ports=(22107, 22103))
+        await asyncio.sleep(0)
+        await site.say_hello("one", Direction.OUTBOUND)
+        session = await waiting
+        assert [point.port for point in session.entry_points] == [22107, 22103]
+        await site.update("one", "a.example:1", "b.example:2", direction=Direction.OUTBOUND)
+        routes = site.data_servers.started[0].routes
+        assert [(route.entry_point.port, str(route.target)) for route in routes] == [
+            (22107, "a.example:1"),
+            (22103, "b.example:2"),
+        ]
+        assert site.journal.records()[0].ports == (22107, 22103)
+
+    run(work)
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_u53_each_connection_has_one_named_port(site_factory, connections):
+    async def work():
+        error = await refused(site_factory(), connections=connections, named_ports=(22100, 22101))
+        assert error.code is Code.PORTS_MISCOUNTED
+        assert error.seen == f"2 ports were named for {connections} connections (num_conn)"
+
+    run(work)
+
+
+@pytest.mark.parametrize(("owner", "holder"), [("ann", "session one"), ("bob", "another user's session")])
+def test_u53_a_named_port_of_a_session_is_refused_and_only_its_owner_learns_which(site_factory, owner, holder):
+    async def work():
+        site = site_factory()
+        waiting = request(site, owner="ann")
+        await asyncio.sleep(0)
+        error = await refused(site, uid="two", owner=owner, connections=2, named_ports=(22105, 22100))
+        assert error.code is Code.ENTRY_POINT_IN_USE
+        assert error.seen == f"entry point 127.0.20.1:22100 is in use by {holder}"
+        waiting.cancel()
+
+    run(work)
+
+
+def test_u21_a_thousand_requests_cost_no_thread_and_delay_nobody(site_factory, settle):
+    async def work():
+        site = site_factory()
+        site.pool.ports = PortRange(22000, 23999)
+        threads = threading.active_count()
+        waiting = [request(site, f"waiting-{number}") for number in range(1000)]
+        await settle()
+        assert len(site.registry.sessions()) == 1000
+        assert threading.active_count() == threads
+        assert (await site.open("one")).state is SessionState.ACTIVE
+        await site.release(Uid("one"))
+        assert not any(each.done() for each in waiting)
+        for each in waiting:
+            each.cancel()
+        await settle()
+        assert site.is_empty
+        assert site.pool.taken == set()
+
+    run(work)
+
+
+def test_a_thousand_hellos_that_came_first_find_their_own_request(site_factory, settle):
+    async def work():
+        site = site_factory()
+        site.pool.ports = PortRange(22000, 23999)
+        uids = [f"early-{number}" for number in range(1000)]
+        hellos = [asyncio.ensure_future(site.say_hello(uid, targets=(f"{uid}.example:1",))) for uid in uids]
+        await settle()
+        sessions = await asyncio.gather(*(site.ask(uid) for uid in reversed(uids)))
+        assert [session.targets for session in reversed(sessions)] == [(Endpoint(f"{uid}.example", 1),) for uid in uids]
+        assert await asyncio.gather(*hellos) == list(reversed(sessions))
+        # Nothing is kept of those who waited.
+        assert len(site.registry._opening._arrivals) == 0
+
+    run(work)
+
+
+def test_u31_a_client_that_goes_away_between_hello_and_update_leaves_nothing(site_factory, settle):
+    async def work():
+        site = site_factory()
+        waiting = site.ask("one")
+        await settle()
+        await site.say_hello("one")
+        update = asyncio.ensure_future(site.update("one"))
+        waiting.cancel()
+        with pytest.raises(SciStreamError) as raised:
+            await update
+        assert raised.value.code is Code.UID_UNKNOWN
+        assert site.is_empty
+
+    run(work)

@@ -1,0 +1,161 @@
+"""Writes docs/faults.md, the faults of the deployed system with our tests: `python tools/faults_page.py [--check]`.
+
+A row's tests are found by their names: `test_u23_...` belongs to U23, `test_u22_u23_...` to both.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PAGE = _ROOT / "docs" / "faults.md"
+_ROWS_OF_NAME = re.compile(r"test((?:_u\d\d)+)(?=_|$)")
+_SHOWN = 6
+
+ROWS: Mapping[str, str] = {
+    "U01": "Only a peer that holds the session's key gets through Stunnel; the others are counted and logged.",
+    "U02": "Stunnel speaks TLS 1.3 with AEAD ciphers and nothing older.",
+    "U03": "",
+    "U04": "Control port and entry points listen on the address that was given, and on no other.",
+    "U05": "A uid is a name; the key is 256 random bits in files of mode 0600, never printed, gone after release.",
+    "U06": "The published mock uid never gets a key.",
+    "U07": "Addresses are parsed and printed anew; text of a request never reaches a proxy's configuration.",
+    "U08": "A uid has letters, digits and hyphens, 1 to 64 of them, so that it cannot leave its directory.",
+    "U09": "",
+    "U11": "Who calls is settled before anything of the request is looked at; any uid then answers alike.",
+    "U12": "A session belongs to who opened it; others cannot register, retarget, renew, drain or release it.",
+    "U13": "No control server starts unless authentication is set up, or off by name; then its status says NO_AUTH.",
+    "U14": "A token is taken bare and after `Bearer`.",
+    "U15": "No token is printed, logged, or part of an error.",
+    "U16": "`s2uc logout` names the scope; logins lie under the user's configuration directory, mode 0600.",
+    "U17": "A login that runs out is refreshed before it is used.",
+    "U18": "Nothing is written to the current directory.",
+    "U19": "The client secret comes from a file, the environment or a systemd credential, never from a command line.",
+    "U20": "While the provider is down, answers that it gave before hold for a short time; nobody else gets in.",
+    "U21": "A `req` that waits costs no thread and delays nobody, and goes when its client goes.",
+    "U22": "Each answer belongs to its own session, however many are asked for at once.",
+    "U23": "Each session has a data server, files and ports of its own.",
+    "U24": "Release gives the ports back to the pool.",
+    "U25": "A request gets as many entry points as it asks for, or an error, and then none.",
+    "U26": "1 to 1024 entry points; anything else is refused in words, and the pool stays whole.",
+    "U27": "Ports are bound before they are promised, and foreign holders are named.",
+    "U28": "`update` answers when the entry points accept; else it fails with the data server's last words.",
+    "U29": "A second `update` sends new connections to the new target, or says why it cannot.",
+    "U30": "A `hello` that comes before its `req` is held for a moment; no client sleeps.",
+    "U31": "A `req` that fails leaves no session, port or file.",
+    "U32": "An `update` without targets is refused in words.",
+    "U33": "Releasing what is not there has an error of its own, and breaks nothing.",
+    "U34": "Sessions are listed, leased and journalled; a restart takes their data servers over.",
+    "U35": "A role that is none is refused, and what a session was opened as is what it is.",
+    "U36": "One uid can be both ends on one gateway: the key is uid and direction.",
+    "U37": "More targets than entry points are refused.",
+    "U38": "A second control server on a port or a state directory refuses to start and names the first.",
+    "U39": "Release ends every process of a data server and proves that its ports are free.",
+    "U40": "SIGTERM leaves the streams running and the next start takes them over; SIGINT releases them all.",
+    "U41": "A data server's output goes to a file: thousands of connections do not freeze it.",
+    "U42": "A frozen data server is killed at release, and no zombie stays.",
+    "U43": "Configuration, key, log and pid files go with their session.",
+    "U44": "A stream may idle for days.",
+    "U47": "An engine's name that is none is an error that lists the engines.",
+    "U48": "The case of an engine's name does not matter, and the deployed names are known.",
+    "U50": "Each class of failure has its exit code; 0 means that it worked.",
+    "U51": "Every call has a deadline, `--timeout` sets it.",
+    "U52": "`Listeners` is printed once the entry points accept; `--verify` follows the path to its target.",
+    "U53": "The ports that an outbound request names are those that it gets.",
+    "U54": "Commands and options are taken with hyphens and with underscores.",
+    "U55": "Both ends share their defaults.",
+    "U56": "As many entry points as there are targets, where nobody says more.",
+    "U57": "A rate that somebody asks for is refused with the reason where the engine cannot keep it.",
+    "U58": "IPv6 addresses work as control port, entry point and target.",
+    "U59": "`appctrl` ends what it started and nothing else, and takes host names.",
+    "U60": "Every failure has its gRPC status, a code of the catalogue and the deployed words.",
+    "U61": "Nothing is printed but what was asked for; an unforeseen error is one sentence.",
+    "U62": "The log goes where it was told, at the level that was told, without secrets.",
+    "U63": "UDP is refused by name.",
+    "U64": "Health, reflection, version, metrics, `--json`, completion and a configuration file are there.",
+    "U72": "Bytes arrive whole when a side closes early; what Stunnel loses is written down.",
+}
+"""Each row, with what ours does; nothing where that is still to come."""
+
+OPEN: Mapping[str, str] = {
+    "U03": "TLS and source lists on every engine",
+    "U09": "an allow-list of targets",
+}
+"""Rows without a repair yet (issue 4, and policy after it)."""
+
+PARTLY: Mapping[str, str] = {
+    "U01": "proof on every engine that encrypts",
+    "U02": "the other engines' TLS",
+    "U44": "proof over hours on the real engines",
+    "U57": "enforcing a rate",
+    "U63": "UDP on the engines that can",
+    "U72": "Stunnel's half-closed connections are to be mended or refused",
+}
+"""Rows with more to come (issue 4)."""
+
+_HEAD = """\
+# The deployed system's faults, and what became of them
+
+Each row is a fault of the SciStream that was deployed when this project began. The tests named beside it fail without
+the repair: a row's tests are those whose name begins with its number (`test_u23_...`). This page is generated by
+`tools/faults_page.py`, and `tests/unit/test_fault_rows.py` fails when a row loses its last test.
+
+| row | ours | tests |
+| --- | --- | --- |
+"""
+
+
+def tests_by_row() -> dict[str, list[str]]:
+    """The tests of each row, as `file::name`, in the order of their files."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sorted((_ROOT / "tests").rglob("test_*.py")):
+        for name in _functions(path):
+            if match := _ROWS_OF_NAME.match(name):
+                for row in match.group(1).strip("_").split("_"):
+                    found[row.upper()].append(f"{path.relative_to(_ROOT)}::{name}")
+    return found
+
+
+def _functions(path: Path) -> list[str]:
+    """The test functions of a file, in their order, as the parser sees them: a name in a comment is none."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    found = (node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return [node.name for node in sorted(found, key=lambda node: node.lineno)]
+
+
+def page(tests: Mapping[str, Sequence[str]]) -> str:
+    """The page as it has to be."""
+    return _HEAD + "".join(f"| {row} | {_words(row)} | {_spelled(tests.get(row, ()))} |\n" for row in ROWS)
+
+
+def _words(row: str) -> str:
+    if row in OPEN:
+        return f"Open: {OPEN[row]}."
+    return f"{ROWS[row]} Open: {PARTLY[row]}." if row in PARTLY else ROWS[row]
+
+
+def _spelled(tests: Sequence[str]) -> str:
+    names = "<br>".join(f"`{test.removeprefix('tests/')}`" for test in tests[:_SHOWN])
+    more = len(tests) - _SHOWN
+    return f"{names}<br>and {more} more" if more > 0 else names
+
+
+def main() -> int:
+    """Write the page, or with `--check` say whether it is fresh."""
+    fresh = page(tests_by_row())
+    if sys.argv[1:] != ["--check"]:
+        _PAGE.write_text(fresh)
+        return 0
+    if _PAGE.read_text() == fresh:
+        return 0
+    sys.stderr.write("docs/faults.md is not fresh; run: python tools/faults_page.py\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
