@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
 from gateways import Crowd, Gateway, Targets
 from reenactment import share_at_once
 from rich.console import Console
@@ -32,6 +33,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scistream.addresses import Endpoint
 from scistream.client import Connection, SessionRequest, open_session, release_session
+from scistream.errors import SciStreamError
 from scistream.terms import Direction, Uid
 
 ENGINES: Final = ("haproxy", "nginx", "stunnel")
@@ -73,7 +75,7 @@ class Goal:
 class Known:
     """What is compared with, and where that comes from."""
 
-    value: float
+    value: float | None
     source: str
 
 
@@ -82,6 +84,7 @@ class Figures:
 
     def __init__(self) -> None:
         self._samples: dict[str, list[float]] = defaultdict(list)
+        self.failures: list[str] = []
 
     def add(self, name: str, value: float) -> None:
         """One run's value."""
@@ -89,24 +92,25 @@ class Figures:
 
     def row(self, name: str, unit: str, goal: Goal | None, baseline: Known | None) -> dict[str, Any]:
         """A figure as it is written."""
-        samples = self._samples[name]
-        value = statistics.median(samples)
+        samples = [round(sample, 3) for sample in self._samples[name]]
+        value = self.median(name)
         return {
             "name": name,
-            "value": round(value, 3),
+            "value": value,
             "unit": unit,
             "baseline": baseline.value if baseline else None,
             "baseline_source": baseline.source if baseline else None,
-            "min": round(min(samples), 3),
-            "max": round(max(samples), 3),
+            "min": min(samples, default=None),
+            "max": max(samples, default=None),
             "runs": len(samples),
             "goal": goal.value if goal else None,
-            "holds": goal.holds(value) if goal else None,
+            "holds": value is not None and goal.holds(value) if goal else None,
         }
 
-    def median(self, name: str) -> float:
-        """The median of what there is."""
-        return statistics.median(self._samples[name])
+    def median(self, name: str) -> float | None:
+        """The median of what there is; None where every run failed."""
+        samples = self._samples[name]
+        return round(statistics.median(samples), 3) if samples else None
 
 
 class Bench:
@@ -227,6 +231,7 @@ class Bench:
                     self._figures.add("live_release", time.perf_counter() - begun)
 
     def _reenact(self) -> None:
+        self._figures.add("deployed_design_alone_right", share_at_once(1))
         self._figures.add("deployed_design_at_once_right", share_at_once(20))
 
 
@@ -258,7 +263,7 @@ async def _until(crowd: Crowd, state: str, number: int) -> None:
             await asyncio.sleep(0.01)
 
 
-def rows(figures: Figures, size: Size) -> list[dict[str, Any]]:
+def rows(figures: Figures) -> list[dict[str, Any]]:
     """All figures, in the order of the document."""
     none: Goal | None = None
     set_up = {"haproxy": (Goal(100), Goal(300))}
@@ -266,8 +271,8 @@ def rows(figures: Figures, size: Size) -> list[dict[str, Any]]:
     for engine in ENGINES:
         goals = set_up.get(engine, (none, none))
         written += [figures.row(f"setup_{engine}_p{p}", "ms", goals[p == 99], None) for p in (50, 99)]
-    alone = Known(round(figures.median("req_alone"), 3), "the same, with no other req waiting")
-    nobody = Known(round(figures.median("deployed_design_at_once_right"), 3), f"{REFERENCE} (0 of 20), {REENACTED}")
+    alone = Known(figures.median("req_alone"), "the same, with no other req waiting")
+    nobody = Known(figures.median("deployed_design_at_once_right"), f"{REFERENCE} (0 of 20), {REENACTED}")
     plan = [
         ("inbound_request_wall", "s", Goal(0.35), Known(1.0, REFERENCE)),
         ("at_once_right", "share", Goal(1, least=True), nobody),
@@ -283,6 +288,7 @@ def rows(figures: Figures, size: Size) -> list[dict[str, Any]]:
         ("live_right", "share", Goal(1, least=True), None),
         ("live_recovered_memory", "MiB", Goal(250), None),
         ("live_release", "s", none, None),
+        ("deployed_design_alone_right", "share", none, None),
         ("deployed_design_at_once_right", "share", none, Known(0.0, REFERENCE)),
     ]
     return written + [figures.row(*each) for each in plan]
@@ -303,11 +309,25 @@ def measure(size: Size, console: Console) -> list[dict[str, Any]]:
                 progress.console.print(f"no time for round {number + 1}")
                 break
             for name, step in bench.steps.items():
-                progress.update(task, description=f"round {number + 1}: {name}")
-                step()
+                words = f"round {number + 1}: {name}"
+                progress.update(task, description=words)
+                if not console.is_terminal:  # where no bar moves
+                    console.print(words, highlight=False)
+                figures.failures += _failures(step, name)
                 progress.advance(task)
             longest = max(longest, time.monotonic() - begun)
-    return rows(figures, size)
+    for failure in figures.failures:
+        console.print(f"FAILED {failure}", highlight=False, markup=False)
+    return rows(figures)
+
+
+def _failures(step: Callable[[], None], name: str) -> list[str]:
+    """A measurement that fails must not cost the others."""
+    try:
+        step()
+    except (RuntimeError, OSError, subprocess.SubprocessError, grpc.RpcError, SciStreamError) as error:
+        return [f"{name}: {error or type(error).__name__}"]
+    return []
 
 
 def main() -> int:
@@ -330,8 +350,8 @@ def main() -> int:
     options.output.write_text(json.dumps(found, indent=2) + "\n")
     for row in found:
         verdict = {True: "holds", False: "MISSED", None: ""}[row["holds"]]
-        console.print(f"{row['name']:32} {row['value']:>10} {row['unit']:12} {verdict}", highlight=False)
-    return 0
+        console.print(f"{row['name']:32} {row['value']!s:>10} {row['unit']:12} {verdict}", highlight=False)
+    return int(any(row["value"] is None for row in found))
 
 
 def _stop(*_: object) -> None:
@@ -342,7 +362,7 @@ def _stop(*_: object) -> None:
 
 
 def _too_long(*_: object) -> None:
-    raise TimeoutError("the benchmark takes longer than it may")
+    raise SystemExit("the benchmark takes longer than it may; all that was started has been ended")
 
 
 if __name__ == "__main__":

@@ -447,8 +447,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.ENTRY_POINT_IN_USE: Entry(
         "entry point {entry_point} is in use by {process}",
-        "another process took the port",
-        "end it, or choose another --port-range",
+        "another process or session has the port",
+        "end it, name another port, or choose another --port-range",
         *_RESOURCE,
         deployed="Address already in use",
     ),
@@ -616,7 +616,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.SESSION_NOT_ACTIVE: Entry(
         "session {uid} is {state}, and {what} is for active ones",
-        "its data server does not run",
+        "its data server does not run, or is about to end",
         "see why: s2uc status {uid}",
         *_STATE,
     ),

@@ -226,7 +226,7 @@ def test_check_auth_asks_the_server_whom_it_takes_a_user_for(alice, provider, he
     for spelling in ("--s2cs", "--ip"):
         words = (spelling, *channel(server)[1:])
         told = alice.run("s2uc", "check_auth", *words, "--scope", GATEWAY).stdout
-        assert f"The control server {server.endpoint} takes you for alice." in told
+        assert f"The control server {server.endpoint} takes you for alice (alice@facility.example)." in told
         assert f"by token introspection (127.0.20.90); it wants a token for {SCOPE}" in told
     facts = json.loads(alice.run("s2uc", "check-auth", *channel(server), "--json").stdout)
     assert (facts["owner"], facts["is_operator"], facts["scopes"]) == ("alice", False, [SCOPE])
@@ -422,7 +422,7 @@ def test_u13_u19_a_start_in_the_background_hands_the_secret_over_and_nobody_sees
     here = ("--s2cs", "127.0.20.23:22950", "--server-cert", "server.crt")
     token = provider.issue("alice", scope=SCOPE)
     told = olga.run("s2uc", "check-auth", *here, SCISTREAM_TOKEN=token).stdout
-    assert "takes you for alice." in told
+    assert "takes you for alice (" in told
     assert SECRET not in _everybodys_command_lines()
     pid = int(status.stdout.split()[2].strip(","))
     assert SECRET not in "\n".join(psutil.Process(pid).environ().values())

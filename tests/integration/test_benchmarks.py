@@ -50,6 +50,7 @@ def test_the_benchmark_measures_every_figure_and_leaves_nothing(tmp_path):
     }
     # Of what was measured, these are no matter of speed.
     assert (rows["at_once_right"]["value"], rows["live_right"]["value"]) == (1.0, 1.0)
+    assert rows["deployed_design_alone_right"]["value"] == 1.0
     assert rows["deployed_design_at_once_right"]["value"] == 0.0
     assert list((tmp_path / "temporary").iterdir()) == []
     assert _left_over(tmp_path / "temporary") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -128,7 +129,6 @@ def test_other_parameters_open_the_session_anew(facility, echo_target) -> None:
     wishes = {
         "connections 1, not 2": _inbound(echo_target.endpoint, connections=2),
         f"targets {echo_target.endpoint}, not 127.0.30.9:1": _inbound("127.0.30.9:1", connections=2),
-        "ports 23201, 23202, not 23220, 23221": _inbound("127.0.30.9:1", connections=2, ports=(23220, 23221)),
     }
     for words, request in wishes.items():
         assert plan_session(connection, request).differences == (words,)
@@ -138,16 +138,36 @@ def test_other_parameters_open_the_session_anew(facility, echo_target) -> None:
     assert len(connection.list_sessions()) == 1
 
 
+def test_u53_other_ports_open_the_session_anew(facility, echo_target) -> None:
+    _, connection = facility()
+    for ports in ((23210, 23209), (23220, 23210)):
+        request = _inbound(echo_target.endpoint, connections=2, ports=ports)
+        opened = ensure_session(connection, request).session
+        assert opened
+        assert opened.entry_points == tuple(f"127.0.30.3:{port}" for port in ports)
+        assert not ensure_session(connection, request).changed
+
+
+def test_a_session_that_makes_way_for_itself_is_waited_for_while_its_ports_rest(facility, echo_target) -> None:
+    _, connection = facility()
+    ensure_session(connection, _inbound(echo_target.endpoint, connections=3))
+    changed = ensure_session(connection, _inbound(echo_target.endpoint, connections=25))
+    assert changed.session
+    assert len(changed.session.entry_points) == 25
+
+
 def test_a_session_that_failed_is_opened_anew(facility, echo_target, round_trip) -> None:
     server, connection = facility()
     request = _inbound(echo_target.endpoint)
     ensure_session(connection, request)
+    server.end(signal.SIGKILL)
     for process in server.data_servers():
         process.kill()
-    deadline = time.monotonic() + 20
-    while connection.describe(_UID)[0].is_active and time.monotonic() < deadline:
-        time.sleep(0.05)
-    again = ensure_session(connection, request)
+        process.wait(20)
+    # A stranger has its port: nothing can be started in its place.
+    with socket.create_server(("127.0.30.3", 23201)):
+        server.start()
+        again = ensure_session(connection, request)
     assert again.changed
     assert "state failed" in again.differences[0]
     assert again.session

@@ -16,7 +16,7 @@ import grpc
 import psutil
 import pytest
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from identity_provider import IdentityProvider
@@ -75,14 +75,14 @@ _messages = st.one_of(
     st.builds(more.DrainSessionRequest, uid=_uids, direction=_roles),
     st.builds(more.WatchSessionsRequest, uid=_uids, direction=_roles),
 )
-# What gRPC lets through: printable ASCII, but for the keys that end in -bin.
+# What gRPC lets through: printable ASCII, but for the keys that end in -bin, and less than 8 KiB in all.
 _words = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
 _HOSTILE = {
-    "authorization": ["", "Bearer", "Bearer x", "bearer  ", "INVALID_TOKEN", "NO_AUTH", "Basic eDp5", "x" * 4000],
+    "authorization": ["", "Bearer", "Bearer x", "bearer  ", "INVALID_TOKEN", "NO_AUTH", "Basic eDp5", "x" * 1500],
     "scistream-direction": ["inbound", "outbound", "sideways", "", "in,out"],
-    "scistream-lease": ["0", "1", "-1", "nan", "inf", "1e999", "0x10", "", "9" * 5000, "1_0", "5s"],
-    "scistream-ports": ["22100", "22100,22101", "0", "65536", "22100,22100", ",", "", "1" * 3000, "22-23", "-1"],
-    "scistream-rate": ["0", "1", "-1", "9" * 5000, "1.5", "", "nan", "0x1"],
+    "scistream-lease": ["0", "1", "-1", "nan", "inf", "1e999", "0x10", "", "9" * 2000, "1_0", "5s"],
+    "scistream-ports": ["22100", "22100,22101", "0", "65536", "22100,22100", ",", "", "1" * 2000, "22-23", "-1"],
+    "scistream-rate": ["0", "1", "-1", "9" * 2000, "1.5", "", "nan", "0x1"],
 }
 _KEYS = [b"", b"k" * 32, b"k" * 31, b"\0" * 32, b"\xff" * 64]
 _metadata = st.lists(
@@ -206,6 +206,8 @@ def _structured(runner: asyncio.Runner, client: _Client, examples: int) -> None:
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
+        # A failure names its call; to make it smaller would take minutes.
+        phases=[Phase.generate],
         derandomize=False,
     )
     @given(st.lists(_calls, min_size=_BATCH, max_size=_BATCH))
@@ -243,7 +245,6 @@ def test_ten_thousand_hostile_requests_break_nothing_and_leave_nothing(control_s
         left = runner.run(_settled(server, client))
         runner.run(client.__aexit__())
     assert client.sent >= 10_000
-    print(client.statuses, grown)
     assert len(client.statuses) > 4, client.statuses
     assert server.serves()
     assert left == before

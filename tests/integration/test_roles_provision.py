@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -210,6 +213,23 @@ def test_a_wrong_variable_is_named_in_a_sentence(
     assert run.code == 2
     assert words in " ".join(run.output.split())
     assert control_servers(tmp_path / "state") == {}
+
+
+def test_u13_u19_tokens_are_checked_where_there_is_a_secret_and_nobody_sees_it(
+    tmp_path: Path, provision: Provision
+) -> None:
+    secret = {"scistream_client_id": "gateway-a", "scistream_client_secret": "very-secret"}
+    leases = {"control_server_lease": 60, "control_server_longest_lease": 90}
+    run = provision("--limit", "facility_a", "--diff", "-v", scistream_insecure_no_auth="false", **secret, **leases)
+    assert_fine(run)
+    assert "very-secret" not in run.output
+    (configuration,) = (tmp_path / "state").rglob("s2cs.toml")
+    assert stat.S_IMODE(configuration.stat().st_mode) == 0o600
+    written = tomllib.loads(configuration.read_text())
+    assert (written["client_secret"], written["longest_lease"]) == ("very-secret", 90)
+    command = [sys.executable, "-m", "scistream.cli.s2cs", "status", "--state-directory", str(configuration.parent)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "NO_AUTH" not in said
 
 
 @pytest.mark.parametrize(

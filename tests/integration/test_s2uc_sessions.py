@@ -216,6 +216,22 @@ def test_a_drain_waits_for_who_is_connected(tools: Tools, opened, held: socket.s
     assert uids(server) == []
 
 
+def test_u61_nothing_but_the_documented_lines_is_printed(tools: Tools, gateway) -> None:
+    server = gateway()
+    out, err = tools.run("s2uc", "inbound-request", "--num-conn=1", "--s2cs", server.endpoint)
+    begins = [
+        "uid; s2cs; ",
+        f"{uids(server)[0]} ",
+        "Inbound session ",
+        "  entry point ",
+        "Listeners: ",
+        "At the other end: ",
+    ]
+    assert [line.startswith(begin) for line, begin in zip(out.splitlines(), [*begins, "  "], strict=True)] == [True] * 7
+    assert err == ""
+    assert list(tools.directory.rglob("*.log")) == []
+
+
 def test_u52_listeners_are_told_when_they_accept(tools: Tools, gateway, echo_target) -> None:
     server = gateway()
     target = ["--remote-ip", echo_target.address, f"--receiver-ports={echo_target.port}", "--num-conn=4"]

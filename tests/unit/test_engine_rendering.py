@@ -311,3 +311,35 @@ def test_u07_a_target_called_unix_is_no_socket_of_the_gateway(host: str) -> None
     assert caught.value.code is Code.ENGINE_CANNOT
     assert "unix.example.org:5074" in render("nginx", make_plan(("127.0.10.1:21000", "unix.example.org:5074")))
     assert "unix:5074" in render("haproxy", plan)
+
+
+def test_haproxy_takes_commands_of_its_user_only_and_in_the_state_directory() -> None:
+    assert f"stats socket unix@{UID}.sock mode 600 level admin\n" in render("haproxy", make_plan())
+
+
+def test_haproxy_loads_no_certificates_for_a_client_that_nobody_uses() -> None:
+    assert "httpclient.ssl.verify none\n" in render("haproxy", make_plan())
+    # Older ones do not know the word.
+    assert "httpclient" not in render("haproxy", make_plan(), version="2.4.22")
+
+
+def test_nginx_writes_a_line_for_a_connection_that_has_ended() -> None:
+    assert f"access_log {UID}.traffic traffic;\n" in render("nginx", make_plan())
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_a_stunnel_that_drains_listens_on_a_socket_of_its_user_and_nowhere_else(direction: Direction) -> None:
+    plan = make_plan(("[::]:21000", "192.0.2.7:5074"), ("127.0.10.1:21001", "192.0.2.8:5074"), direction=direction)
+    installation = Installation(Path("/usr/bin/stunnel4"), "5.68", host=HOST)
+    text = ENGINES["stunnel"].deaf(plan, installation)
+    assert re.findall(r"^accept = (.*)$", text, re.MULTILINE) == [f"/proc/self/cwd/{UID}.sock"]
+    assert "a:IPV6_V6ONLY" not in text
+    # What running connections need stays as it is.
+    assert f"PSKsecrets = {UID}.psk\n" in text
+    assert "sslVersionMin = TLSv1.3\n" in text
+
+
+def test_engines_that_a_signal_drains_have_no_need_of_another_configuration() -> None:
+    with pytest.raises(SciStreamError, match="cannot stop accepting alone") as caught:
+        ENGINES["nginx"].deaf(make_plan(), Installation(Path("/usr/sbin/nginx"), "1.22.1", host=HOST))
+    assert caught.value.code is Code.ENGINE_CANNOT

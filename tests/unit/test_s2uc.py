@@ -17,14 +17,14 @@ from scistream.addresses import Endpoint
 from scistream.cli import appctrl, s2uc
 from scistream.cli.calling import parse_control_server, parse_remote_host, spell_channel, targets_at
 from scistream.cli.common import run
-from scistream.cli.telling import Teller
+from scistream.cli.telling import Teller, next_step
 from scistream.client import ControlServer, Session
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, Uid
 
 _SERVER = ControlServer(Endpoint("gateway.example", 5000))
 _SESSION = Session.untold(
-    Uid("abc"), Direction.INBOUND, ("192.0.2.7:5100", "192.0.2.7:5101"), (Endpoint("localhost", 5074),), 2, 10000
+    Uid("abc"), Direction.INBOUND, ("192.0.2.7:5100", "192.0.2.7:5101"), (Endpoint("localhost", 5074),), 2, 0
 )
 _FAR = "--s2cs ITS_CONTROL_SERVER --server-cert ITS_CERTIFICATE"
 _FAR_WORDS = (
@@ -79,6 +79,12 @@ def test_the_documented_commands_are_there() -> None:
         "outbound-request",
         "prod-req",
         "release",
+        "list",
+        "status",
+        "watch",
+        "renew",
+        "drain",
+        "completion",
         "login",
         "check-auth",
         "logout",
@@ -96,6 +102,10 @@ def test_the_documented_commands_are_there() -> None:
         ["inbound-request", "--name", "n", "--mock"],
         ["release"],
         ["release", "abc", "--name", "n"],
+        ["renew"],
+        ["drain", "--wait"],
+        ["status", "abc", "--name", "n"],
+        ["watch", "--until", "active"],
     ],
 )
 def test_what_does_not_name_one_session_is_refused(words: list[str]) -> None:
@@ -209,3 +219,36 @@ def test_every_command_shows_examples_that_it_understands(tool: ModuleType, name
 def test_every_option_says_what_it_is_for(tool: ModuleType, name: str) -> None:
     options = [one for one in tool.command.commands[name].params if isinstance(one, click.Option)]
     assert [option.name for option in options if not option.help] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "end it: s2uc drain abc --direction inbound --s2cs x"),
+        ({"lease_expires": 1.0}, "for a longer lease: s2uc renew abc --direction inbound --s2cs x --lease TIME"),
+        ({"state": "draining"}, "see when it is released: s2uc watch --until released abc"),
+        ({"state": "failed"}, "free it, and open it anew: s2uc release abc"),
+        ({"state": "requested"}, "it waits for its hello"),
+        ({"state": "registered"}, "it waits for its targets"),
+    ],
+)
+def test_every_state_has_a_next_step(changes: dict[str, str], words: str) -> None:
+    step = next_step(replace(_SESSION, **changes), ["--s2cs", "x"])
+    assert words in step
+    program, word, *rest = shlex.split(step.partition(": ")[2].rpartition("s2uc ")[2].join(["s2uc ", ""]))
+    assert program == "s2uc"
+    s2uc.command.commands[word].make_context(word, [one.replace("TIME", "8h") for one in rest])
+
+
+def test_a_session_with_a_lease_says_how_it_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    Teller("s2uc").session(replace(_SESSION, lease_expires=1.8e9), _SERVER)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("It lasts until ")]
+    assert "for longer: s2uc renew abc --s2cs gateway.example:5000 --lease TIME" in line
+
+
+def test_u52_what_was_verified_is_told_beside_each_entry_point(capsys: pytest.CaptureFixture[str]) -> None:
+    verified = dict.fromkeys(_SESSION.entry_points, "accepted and not closed")
+    Teller("s2uc").session(_SESSION, _SERVER, verified=verified)
+    assert "  entry point 192.0.2.7:5100 -> localhost:5074: accepted and not closed\n" in capsys.readouterr().out
+    Teller("s2uc", as_json=True).session(_SESSION, _SERVER, verified=verified)
+    assert json.loads(capsys.readouterr().out)["verified"] == verified

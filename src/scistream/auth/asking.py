@@ -144,7 +144,7 @@ def _client(*, direct: bool, transport: httpx.AsyncBaseTransport | None) -> http
 
     return httpx.AsyncClient(
         # The host's own store of authorities, where a facility's own is too (SSL_CERT_FILE).
-        verify=ssl.create_default_context(),
+        verify=ssl.create_default_context() if transport is None else True,
         transport=transport,
         trust_env=not direct,
         timeout=None,  # `deadline` is the bound: it holds for all steps together.  # noqa: S113

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,6 +27,8 @@ _SKEW: Final = 30.0
 # Seconds after which a provider is asked again where its endpoints are.
 _ENDPOINTS_KEPT: Final = 3600.0
 _LONGEST_SUBJECT: Final = 255
+# Seconds since the epoch that nothing happens at any more.
+_NO_TIME: Final = 1e15
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ class TokenIntrospection:
         value = body.get(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        # Compared, not converted: a whole number may have a thousand digits.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _NO_TIME:
             raise self._asker.failure(f"its answer makes no sense: {key} is no time")
         return float(value)
 

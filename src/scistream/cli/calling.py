@@ -141,7 +141,8 @@ def _token(options: dict[str, Any]) -> str | None:
 
 def spell_channel(server: ControlServer) -> list[str]:
     """The options that reach a control server again, for commands that are printed."""
-    trust = ["--ssl=False"] if server.plain_text else ["--server-cert", str(server.server_certificate)]
+    certificate = server.server_certificate
+    trust = ["--ssl=False"] if server.plain_text else ["--server-cert", str(certificate)] if certificate else []
     return ["--s2cs", str(server.address), *trust]
 
 

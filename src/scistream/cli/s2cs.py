@@ -132,11 +132,11 @@ def _run(settings: Settings) -> None:
     import asyncio
 
     from scistream.control_server.judgement import judge
-    from scistream.control_server.logs import open_log
+    from scistream.control_server.logs import file_of, open_log
     from scistream.control_server.server import serve
 
     judge(settings)
-    asyncio.run(serve(settings, open_log(settings.log_file, verbose=settings.verbose, form=settings.log_format)))
+    asyncio.run(serve(settings, open_log(file_of(settings), verbose=settings.verbose, form=settings.log_format)))
 
 
 @command.command()

@@ -135,7 +135,9 @@ def _inbound_request(remote_ip: str, receiver_ports: str, **options: Any) -> Non
 @_SESSION
 @_REMOTE_IP
 @RECEIVER_PORTS_OPTION
-@click.option("--verify", is_flag=True, help="See that each entry point leads to a target, and open nothing else.")
+@click.option(
+    "--verify", is_flag=True, help="See that each entry point leads to a target; one that does not is no session."
+)
 def _outbound_request(uid_and_listeners: tuple[str, ...], **options: Any) -> None:
     """Open the end in front of the application; LISTENERS are the inbound end's, with commas between.
 
@@ -179,16 +181,6 @@ def _prod_req(wait: float, **options: Any) -> None:
     _open(_request(_chosen_uid(options), Direction.INBOUND, (), options), options, wait=wait)
 
 
-for _command in (
-    looking.list_sessions,
-    looking.status,
-    looking.watch,
-    changing.renew,
-    changing.drain,
-    changing.release,
-    completion.complete,
-):
-    command.add_command(_command)
 for _command in (
     looking.list_sessions,
     looking.status,

@@ -169,8 +169,9 @@ def _tell_facts(teller: Teller, server: ControlServer, facts: AuthenticationFact
     if facts.authentication == NO_AUTH:
         teller.say(f"The control server {server.address} lets everybody in ({NO_AUTH}): no token is needed there.")
     else:
+        username = f" ({facts.username})" if facts.username else ""
         operator = ", one of its operators" if facts.is_operator else ""
-        teller.say(f"The control server {server.address} takes you for {facts.owner}{operator}.")
+        teller.say(f"The control server {server.address} takes you for {facts.owner}{username}{operator}.")
         teller.say(f"  by {facts.authentication}; it wants a token for {facts.scope}")
         if facts.expires:
             teller.say(f"  the token ends at {_time(facts.expires)}")

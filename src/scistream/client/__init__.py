@@ -8,19 +8,11 @@ from __future__ import annotations
 
 from scistream.client.channel import Answer, Connection, ControlServer, Pending, Watch, connect
 from scistream.client.comparison import Outcome, Wish, make_wish
-from scistream.client.convergence import (
-    Opener,
-    check_ticket,
-    ensure_absent,
-    ensure_session,
-    open_with_ticket,
-    plan_absent,
-    plan_session,
-    withdraw,
-)
+from scistream.client.convergence import check_ticket, ensure_absent, ensure_session, plan_absent, plan_session
 from scistream.client.facts import AuthenticationFacts, EngineFacts, ServerFacts
 from scistream.client.names import default_site_secret, parse_name, site_secret, uid_of
 from scistream.client.negotiation import await_session, open_session, register, release_session
+from scistream.client.opening import Opener, open_with_ticket, withdraw
 from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session, SessionEvent, Traffic
 from scistream.client.tickets import Ticket, new_key

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,24 +16,13 @@ from scistream.client.draining import drain_session
 from scistream.client.facts import ServerFacts
 from scistream.client.negotiation import open_session, release_session
 from scistream.client.old_servers import ensure_blindly, is_old, plan_blindly, warn_blind
+from scistream.client.opening import Opener, open_with_ticket, write_ticket
 from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session
 from scistream.errors import Code, SciStreamError
 from scistream.terms import MOCK_UID, Direction, Encryption, SessionState, Uid
 
-__all__ = [
-    "Opener",
-    "check_ticket",
-    "ensure_absent",
-    "ensure_session",
-    "open_with_ticket",
-    "plan_absent",
-    "plan_session",
-    "withdraw",
-]
-
-Opener = Callable[[Connection, SessionRequest], Session]
-"""Opens a session."""
+__all__ = ["check_ticket", "ensure_absent", "ensure_session", "plan_absent", "plan_session"]
 
 _IN_THE_MAKING: Final = frozenset({SessionState.REQUESTED.value, SessionState.REGISTERED.value})
 
@@ -92,48 +79,13 @@ def ensure_session(
         if is_old(error):
             return ensure_blindly(connection, wish, opened)
     if decision.before and decision.writes_ticket:
-        _write_ticket(connection, wish, decision.before, None)
+        write_ticket(connection, wish, decision.before, None)
     if not decision.opens:
         return outcome(wish, decision, decision.before)
     if decision.before:
         check_server(connection, request)
         release_session(connection, request.uid, request.direction)
     return outcome(wish, decision, opened())
-
-
-def open_with_ticket(connection: Connection, wish: Wish, opened: Opener = open_session) -> Session:
-    """Open a session and write its ticket, or neither.
-
-    Args:
-        connection: to the control server.
-        wish: the session, with the place of its ticket or without one.
-        opened: how it is opened: `open_session`, or `await_session`.
-
-    Raises:
-        SciStreamError: FILE_UNWRITABLE, what the control server says, or why it cannot be talked to.
-    """
-    request = wish.keyed_request
-    session = opened(connection, request)
-    try:
-        _write_ticket(connection, wish, session, request.key)
-    except BaseException:
-        release_session(connection, request.uid, request.direction)
-        raise
-    return session
-
-
-def withdraw(connection: Connection, wish: Wish, error: BaseException) -> None:
-    """Undo the opening of a session that nobody learned of, because of `error`; what is left over is noted on it."""
-    request = wish.request
-    try:
-        release_session(connection, request.uid, request.direction)
-    except SciStreamError as failure:
-        error.add_note(f"Session {request.uid} may be left over there: {failure.seen}.")
-        return
-    # One that was there before holds the key for the next time.
-    if wish.ticket and wish.held is None:
-        with contextlib.suppress(OSError):
-            wish.ticket.unlink()
 
 
 def plan_absent(
@@ -257,12 +209,6 @@ def _check_ports(facts: ServerFacts, request: SessionRequest, held: int) -> None
         size = len(PortRange.parse(facts.port_range))
         numbers = {"wanted": request.connections, "free": free, "size": size}
         raise SciStreamError(Code.PORTS_EXHAUSTED, range=facts.port_range, others="", **numbers)
-
-
-def _write_ticket(connection: Connection, wish: Wish, session: Session, key: bytes | None) -> None:
-    if wish.ticket:
-        address = connection.control_server.address
-        tickets.write(wish.ticket, tickets.of_session(session, control_server=address, name=wish.name, key=key))
 
 
 def _ticket_of(uid: Uid, direction: Direction | None, ticket: Path | None) -> Path | None:

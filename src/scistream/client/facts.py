@@ -17,7 +17,8 @@ class AuthenticationFacts:
     """Whom a control server takes its caller for.
 
     `owner` is what sessions of the caller have as owner; `scope` is what a token has to be for, empty with
-    authentication off; `expires` is when the token ends, in seconds since the epoch, 0 where that is not known.
+    authentication off; `expires` is when the token ends, in seconds since the epoch, 0 where that is not known;
+    `username` is what the provider calls the owner, for people to read.
     """
 
     owner: str
@@ -26,6 +27,7 @@ class AuthenticationFacts:
     scopes: tuple[str, ...]
     expires: float
     is_operator: bool
+    username: str
 
     def as_dict(self) -> dict[str, Any]:
         """The facts as plain data."""
@@ -128,6 +130,7 @@ def read_authentication(message: wire.AuthenticationFacts) -> AuthenticationFact
         scopes=tuple(map(one_line, message.scopes)),
         expires=moment(message.expires),
         is_operator=message.is_operator,
+        username=one_line(message.username),
     )
 
 

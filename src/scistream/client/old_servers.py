@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from scistream.client.abilities import check_server
 from scistream.client.channel import Connection
 from scistream.client.comparison import Decision, Outcome, Wish, differences, outcome
 from scistream.client.negotiation import release_session
@@ -42,7 +43,12 @@ def warn_blind(connection: Connection, uid: str) -> str:
 
 
 def plan_blindly(connection: Connection, wish: Wish) -> Outcome:
-    """What would be done, as far as the ticket tells."""
+    """What would be done, as far as the ticket tells.
+
+    Raises:
+        SciStreamError: OLD_CONTROL_SERVER, for what is wished for and cannot be had there.
+    """
+    check_server(connection, wish.request)
     before, request = _remembered(wish), wish.request
     found = differences(before, request, any_targets=wish.any_targets) if before else ()
     opens = before is None or bool(found)

@@ -73,7 +73,8 @@ class TokenStore:
         """
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            # Also where this user has no home of their own: a batch job's, a service's.
             return {}
         except OSError as error:
             raise self._bad(error.strerror or str(error)) from None

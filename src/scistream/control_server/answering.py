@@ -204,9 +204,9 @@ class Reading(grpc.aio.ServerInterceptor):
 
 
 def metadata_text(context: Context, key: str) -> str | None:
-    """A text of the call's metadata."""
+    """A text of the call's metadata. What is no text is one that nobody means."""
     value = _metadata(context, key)
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def metadata_bytes(context: Context, key: str) -> bytes | None:

@@ -10,21 +10,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import ipaddress
-import json
-import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from scistream.addresses import Endpoint, parse_host
 from scistream.control_server.ballast import Ballast
 from scistream.control_server.private_files import open_private
+from scistream.control_server.records import Record, read_row, to_row
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, SessionState, Uid, parse_connections, parse_rate, parse_uid
+from scistream.terms import Direction, Uid
 
 __all__ = ["Journal", "Record", "readable_records"]
 
@@ -74,37 +70,6 @@ CREATE TABLE IF NOT EXISTS sessions (
 """
 
 _REMOVE: Final = "DELETE FROM sessions WHERE uid = ? AND direction = ?"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One session as the journal knows it.
-
-    `pid` and `started` are the data server's (`engines.lifecycle.ProcessMark`), None where it does not run. `opened`
-    and `lease_expires` are in seconds since the epoch, `lease_boottime` is the same end on this boot's clock, None
-    after another boot; `rate` is in kb/s. `wanted`: its data server is to run, and is started again where it does not.
-    """
-
-    uid: Uid
-    direction: Direction
-    state: SessionState
-    engine: str
-    stem: str
-    bound_host: str
-    told_host: str
-    ports: tuple[int, ...]
-    targets: tuple[str, ...]
-    connections: int
-    rate: int
-    owner: str
-    opened: float
-    failure: str
-    pid: int | None
-    started: int | None
-    lease_expires: float | None = None
-    lease_boottime: float | None = None
-    restarts: int = 0
-    wanted: bool = False
 
 
 _COLUMNS: Final = (*(field.name for field in dataclasses.fields(Record)), "boot")
@@ -167,7 +132,7 @@ class Journal:
     def put(self, *records: Record) -> None:
         """Write sessions, in place of what stood there for them; all of them or none."""
         with self._told():
-            self._write(_PUT, [{**_to_row(record), "boot": self._boot} for record in records])
+            self._write(_PUT, [{**to_row(record), "boot": self._boot} for record in records])
 
     def _write(self, statement: str, rows: Sequence[Any]) -> None:
         self._database.execute("BEGIN IMMEDIATE")
@@ -208,7 +173,7 @@ class Journal:
         """All sessions, in the order of their opening."""
         with self._told():
             rows = self._database.execute(_ALL).fetchall()
-            return [_checked(row, self._boot) for row in rows]
+            return [read_row(row, self._boot) for row in rows]
 
     def close(self) -> None:
         """Close the file. As long as sessions go on, the room stays taken: the next start has to find some."""
@@ -238,7 +203,7 @@ def readable_records(path: Path, boot: str) -> list[Record]:
         database.row_factory = sqlite3.Row
         for row in database.execute(_UNORDERED):
             with contextlib.suppress(ValueError):
-                records.append(_checked(row, boot))
+                records.append(read_row(row, boot))
     return records
 
 
@@ -252,78 +217,3 @@ def _is_damage(error: Exception) -> bool:
     # The module itself raises errors without a code where a text is none.
     code = getattr(error, "sqlite_errorcode", 1) if isinstance(error, sqlite3.Error) else None
     return isinstance(error, ValueError) or (code is not None and (code in _DAMAGE or code & 0xFF == 11))
-
-
-def _to_row(record: Record) -> dict[str, Any]:
-    row = dict(vars(record))
-    row.update(direction=record.direction.value, state=record.state.value)
-    row.update(ports=json.dumps(record.ports), targets=json.dumps(record.targets))
-    return row
-
-
-def _checked(row: sqlite3.Row, boot: str) -> Record:
-    """Raises ValueError where a row is none that `put` wrote: names of files and ports to end are taken from it."""
-    try:
-        record = _from_row(row, boot)
-        _check(record)
-    except (ValueError, TypeError, SciStreamError) as error:
-        why = error.seen if isinstance(error, SciStreamError) else str(error)
-        raise ValueError(f"its row of session {row['uid']!r} is damaged: {why}") from None
-    return record
-
-
-def _check(record: Record) -> None:
-    parse_uid(record.uid)
-    parse_connections(record.connections)
-    if record.rate:
-        parse_rate(record.rate)
-    ipaddress.ip_address(record.bound_host)
-    parse_host(record.told_host)
-    if record.stem not in (record.uid, f"{record.uid}.{record.direction.value}"):
-        raise ValueError(f"{record.stem!r} begins no file names of it")
-    if len(set(record.ports)) != record.connections or not all(map(_is_port, record.ports)):
-        raise ValueError(f"its ports are {record.ports}")
-    for target in record.targets:
-        Endpoint.parse(_text(target))
-    _check_life(record)
-
-
-def _check_life(record: Record) -> None:
-    if record.restarts < 0:
-        raise ValueError(f"it counts {record.restarts} restarts")
-    if not all(map(_is_moment, (record.opened, record.lease_expires, record.lease_boottime))):
-        raise ValueError("its times are none")
-    if not record.targets and (record.pid is not None or record.wanted or record.state is SessionState.ACTIVE):
-        raise ValueError("it runs and has no targets")
-    if record.pid is not None and record.pid <= 1:
-        raise ValueError(f"its process is {record.pid}")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _is_port(value: object) -> bool:
-    return type(value) is int and 1 <= value <= 65535
-
-
-def _is_moment(value: object) -> bool:
-    return value is None or (type(value) in {int, float} and math.isfinite(cast("float", value)))
-
-
-def _list(text: str) -> tuple[Any, ...]:
-    found = json.loads(text)
-    if not isinstance(found, list):
-        raise TypeError(f"{text!r} is no list")
-    return tuple(found)
-
-
-def _from_row(row: sqlite3.Row, boot: str) -> Record:
-    fields: dict[str, Any] = dict(row)
-    if fields.pop("boot") != boot:
-        fields.update(pid=None, started=None, lease_boottime=None)
-    fields.update(direction=Direction(row["direction"]), state=SessionState(row["state"]))
-    fields.update(ports=_list(row["ports"]), targets=_list(row["targets"]))
-    return Record(**fields | {"wanted": bool(row["wanted"])})

@@ -94,10 +94,10 @@ class Leases:
             return Lease(session.lease_expires, self._clocks.boot() + session.lease_expires - self._clocks.wall())
         return Lease()
 
-    def has_drifted(self, session: Session) -> bool:
-        """Whether people were told another end than there will be."""
-        expires = self.reckoned(session).lease_expires
-        return expires is not None and abs(expires - (session.lease_expires or 0)) > _DRIFT
+    def is_stale(self, session: Session) -> bool:
+        """Whether the time of day was set since people were told a session's end, or the host booted."""
+        expires, boottime = self.reckoned(session)
+        return boottime != session.lease_boottime or abs((expires or 0) - (session.lease_expires or 0)) > _DRIFT
 
     def has_ended(self, session: Session) -> bool:
         """Whether a session's time is over."""
@@ -156,7 +156,7 @@ class LeaseWatch:
         for session in leased:
             if self._leases.has_ended(session):
                 self._supervisor.begin(self._release(session))
-            elif self._leases.has_drifted(session):
+            elif self._leases.is_stale(session):
                 lease = self._leases.reckoned(session)
                 self._supervisor.move(session, session.state, must=True, **lease._asdict())
 

@@ -12,8 +12,10 @@ import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
 from scistream.control_server.appending import LineFile
+from scistream.control_server.configuration import Settings
+from scistream.control_server.state_directory import log_of
 
-__all__ = ["open_log"]
+__all__ = ["file_of", "open_log"]
 
 _STDERR: Final = 2
 
@@ -59,6 +61,23 @@ def open_log(file: Path | None, *, verbose: bool, form: Literal["plain", "json"]
         cache_logger_on_first_use=True,
     )
     return cast("FilteringBoundLogger", structlog.get_logger())
+
+
+def file_of(settings: Settings) -> Path | None:
+    """The file that the log goes to, None for stderr.
+
+    A control server in the background has its stderr in its state directory. It is turned there as any other log; what
+    Python and gRPC may say on their own goes on into the file that was renamed.
+    """
+    own = log_of(settings.state_directory)
+    return settings.log_file or (own if _is_stderr(own) else None)
+
+
+def _is_stderr(path: Path) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(_STDERR))
+    except OSError:
+        return False
 
 
 class _Stderr:

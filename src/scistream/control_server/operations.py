@@ -17,6 +17,7 @@ from scistream.control_server.answering import Calls, Context
 from scistream.control_server.callers import Caller
 from scistream.control_server.configuration import Settings
 from scistream.control_server.events import Event, EventKind, Events
+from scistream.control_server.leases import LeaseTerms
 from scistream.control_server.registry import Registry
 from scistream.control_server.sessions import Session, SessionView
 from scistream.engines import describe_engines
@@ -133,6 +134,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
                 scope=verifier.scope,
                 scopes=identity.scopes,
                 expires=identity.expires or 0,
+                username=identity.username,
                 is_operator=call.caller.is_operator,
             )
 
@@ -158,7 +160,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
                 started=self._identity.started,
                 sessions=len(self._registry.sessions()),
                 scope=self._calls.verifier.scope,
-                default_lease=settings.lease,
+                default_lease=LeaseTerms(settings.lease, settings.longest_lease).granted(None),
                 longest_lease=settings.longest_lease,
                 metrics_address=str(self._identity.metrics_address or ""),
                 warnings=self._warnings(),

@@ -144,7 +144,7 @@ class Registry:
     async def renew(
         self, uid: Uid, direction: Direction | None, lease: float | None, caller: Caller
     ) -> Sequence[Session]:
-        """Have the sessions of a uid last for so many seconds from now; None: as long as they were opened for.
+        """Have the sessions of a uid last for so many seconds from now, 0 without an end; None: the default.
 
         Raises:
             SciStreamError: UID_UNKNOWN, NOT_OWNER, BAD_LEASE, JOURNAL_UNREADABLE, STATE_DIRECTORY_FULL.
@@ -153,7 +153,7 @@ class Registry:
         for session in found:
             async with session.lock:
                 self._table.require(session)
-                granted = self._leases.grant(session.asked.lease if lease is None else lease)
+                granted = self._leases.grant(lease)
                 self._supervisor.move(session, session.state, EventKind.RENEWED, **granted._asdict())
                 self._lease_watch.note(session)
         return found
@@ -202,8 +202,9 @@ class Registry:
         """Go on with sessions from before a restart; those whose lease has ended are released meanwhile."""
         for session in sessions:
             self._table.add(session)
-            lease = self._leases.reckoned(session)
-            self._supervisor.move(session, session.state, must=True, **lease._asdict())
+            if self._leases.is_stale(session):
+                lease = self._leases.reckoned(session)
+                self._supervisor.move(session, session.state, must=True, **lease._asdict())
             self._supervisor.tell(session, "session taken over", state=session.state.value, why=session.failure or None)
             if not self._leases.has_ended(session):
                 self._go_on(session)
@@ -232,6 +233,8 @@ class Registry:
             SciStreamError: DATA_SERVER_STUCK, LEFT_BEHIND, after all the others were released.
         """
         sessions = self.sessions()
-        others = await self._leftovers.end() if self._leftovers is not None else 0
-        await self._release_each(sessions, "the control server released everything at its end")
+        try:
+            await self._release_each(sessions, "the control server released everything at its end")
+        finally:
+            others = await self._leftovers.end() if self._leftovers is not None else 0
         return len(sessions) + others

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
+from scistream.control_server.books import Books
 from scistream.control_server.data_servers import DataServers
 from scistream.control_server.event_facts import facts_of
 from scistream.control_server.events import Event, EventKind, Events
 from scistream.control_server.failures import in_words
-from scistream.control_server.journal import Journal, Record
+from scistream.control_server.journal import Journal
 from scistream.control_server.restarts import Backoff, announce
 from scistream.control_server.session_keys import forget_key, keep_key
 from scistream.control_server.sessions import Session, Update
@@ -26,7 +26,7 @@ from scistream.control_server.tasks import Tasks
 from scistream.engines.base import Plan
 from scistream.engines.lifecycle import ProcessMark
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, Encryption, SessionState, Uid
+from scistream.terms import Encryption, SessionState
 
 __all__ = ["Supervisor"]
 
@@ -66,12 +66,10 @@ class Supervisor:
         self._uptime = uptime
         self._sleep = sleep
         self._starts = asyncio.Semaphore(_STARTS)
-        self._journal = journal
+        self._books = Books(journal, lambda session, why: self.tell(session, "session not written", why=why))
         self._directory = directory
         self._data_servers = data_servers
         self._log = log
-        # Released sessions that the journal still has: it could not be written.
-        self._stale: set[tuple[Uid, Direction]] = set()
         self._tasks = Tasks(log)
 
     async def start(self, session: Session, change: Update) -> None:
@@ -108,9 +106,7 @@ class Supervisor:
             SciStreamError: DATA_SERVER_STUCK, FILE_UNWRITABLE, INTERNAL; the session is then failed.
         """
         # Written before the end: no crash in between brings the session back. Without that it is released all the same.
-        with self._telling_unwritten(session):
-            record = dataclasses.replace(session.record(), state=SessionState.RELEASED, wanted=False)
-            self._journal.put_certainly(record)
+        self._books.announce_release(session)
         await self._end(session)
 
     async def _end(self, session: Session) -> None:
@@ -252,51 +248,18 @@ class Supervisor:
             kind = EventKind(state.value)
         changed = copy.copy(session)
         vars(changed).update(changes, state=state)
-        self._write_down(changed, must)
+        if must:
+            self._books.write_certainly(changed)
+        else:
+            self._books.write(changed)
         vars(session).update(changes, state=state)
         if kind is not None:
             self._announce(session, kind, why)
-
-    def _write_down(self, session: Session, must: bool) -> None:
-        if must:
-            with self._telling_unwritten(session):
-                self._put(session, self._journal.put_certainly)
-        else:
-            self._put(session, self._journal.put)
-
-    def _put(self, session: Session, put: Callable[[Record], None]) -> None:
-        if session.state is SessionState.RELEASED:
-            self.forget(session)
-            return
-        put(session.record())
-        self._stale.discard(session.identity)
-        self._strike_off()
-
-    @contextlib.contextmanager
-    def _telling_unwritten(self, session: Session) -> Iterator[None]:
-        try:
-            yield
-        except SciStreamError as error:
-            self.tell(session, "session not written", why=str(error))
 
     def _announce(self, session: Session, kind: EventKind, why: str) -> None:
         self.events.publish(Event(time.time(), kind, session.view(), why))
         facts = facts_of(kind, session) | ({"why": why} if why else {})
         self.tell(session, f"session {kind.value}", **facts)
-
-    def write(self, session: Session) -> None:
-        """Bring the journal up to date with a session."""
-        self._journal.put(session.record())
-
-    def forget(self, session: Session) -> None:
-        """Strike a session off the journal; where that fails, it is tried again with the next one."""
-        self._stale.add(session.identity)
-        self._strike_off()
-
-    def _strike_off(self) -> None:
-        for identity in list(self._stale):
-            self._journal.remove(*identity)
-            self._stale.discard(identity)
 
     def tell(self, session: Session, event: str, **facts: Any) -> None:
         """Log an event of a session."""

@@ -31,6 +31,8 @@ from scistream.errors import Code, SciStreamError
 
 __all__ = ["ProcessMark", "alive", "farewell", "last_words", "present", "remove_files", "start", "stop"]
 
+# Seconds until those that are told to end are looked for again, where none of them ended before.
+_NEXT_LOOK: Final = 0.05
 # Seconds that the kernel gets to clear away what was killed.
 _KILL_GRACE: Final = 5.0
 
@@ -172,44 +174,56 @@ def _holder(entry_point: Endpoint) -> str:
 
 async def _end(plan: Plan, mark: ProcessMark, grace: float) -> str | None:
     """Signal what is left of a data server until nothing is; says what is left where SIGKILL does not help."""
+    known: dict[int, ProcessFacts] = {}
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_GRACE)):
-        rest = await _signal_until_gone(plan, mark, number, seconds)
+        rest = await _signal_until_gone(plan, mark, known, number, seconds)
         if not rest:
             return None
     return "process " + ", ".join(str(facts.pid) for facts in rest)
 
 
 async def _signal_until_gone(
-    plan: Plan, mark: ProcessMark, number: signal.Signals, seconds: float
+    plan: Plan, mark: ProcessMark, known: dict[int, ProcessFacts], number: signal.Signals, seconds: float
 ) -> list[ProcessFacts]:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     told: set[int] = set()
-    waits = pauses()
-    while rest := _remains(plan, mark):
+    while rest := _remains(plan, mark, known):
         for facts in rest:
             if facts.pid not in told:
                 send(facts, number)
-                # One that was stopped hears of it only when it goes on.
+                # One that is stopped would heed SIGTERM when somebody wakes it.
                 send(facts, signal.SIGCONT)
                 told.add(facts.pid)
         if loop.time() >= deadline:
             break
-        await wait_exit(rest[0].pid, next(waits))
+        await wait_exit(rest[0].pid, _NEXT_LOOK)
     return rest
 
 
-def _remains(plan: Plan, mark: ProcessMark) -> list[ProcessFacts]:
-    """The processes of a data server that still run.
+def _remains(plan: Plan, mark: ProcessMark, known: dict[int, ProcessFacts]) -> list[ProcessFacts]:
+    """The processes of a data server that still run; `known` are those that were seen before."""
+    found = {facts.pid: facts for facts in _members(plan, mark)}
+    # Without its leader, a session is found by its process group only.
+    found |= {pid: facts for pid, facts in known.items() if alive(ProcessMark(pid, facts.started))}
+    known |= found
+    return list(found.values())
+
+
+def _members(plan: Plan, mark: ProcessMark) -> list[ProcessFacts]:
+    """The processes of its session.
 
     Without its leader, a session's number proves nothing: after a reboot it may be any daemon's. Then only those count
     that write to the data server's log.
     """
     leader = ProcessFacts.of(mark.pid)
-    if leader is None or leader.started != mark.started:
-        return [facts for facts in group_of(mark.pid) if facts.writes_to(plan.path("log"))]
-    # The leader is reaped last: while it is a zombie, the session's number is its own.
-    return group_of(mark.pid) or ([] if reap(mark) else [leader])
+    if leader is not None and leader.started == mark.started:
+        # The leader may end while the others are looked for.
+        if not leader.gone and (found := group_of(mark.pid)):
+            return found
+        if not reap(mark):
+            return [leader]
+    return [facts for facts in group_of(mark.pid) if facts.writes_to(plan.path("log"))]
 
 
 async def _wait_free(plan: Plan, seconds: float) -> str | None:

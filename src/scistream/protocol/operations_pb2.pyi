@@ -117,20 +117,22 @@ class CheckAuthenticationRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class AuthenticationFacts(_message.Message):
-    __slots__ = ("owner", "authentication", "scope", "scopes", "expires", "is_operator")
+    __slots__ = ("owner", "authentication", "scope", "scopes", "expires", "is_operator", "username")
     OWNER_FIELD_NUMBER: _ClassVar[int]
     AUTHENTICATION_FIELD_NUMBER: _ClassVar[int]
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_FIELD_NUMBER: _ClassVar[int]
     IS_OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
     owner: str
     authentication: str
     scope: str
     scopes: _containers.RepeatedScalarFieldContainer[str]
     expires: float
     is_operator: bool
-    def __init__(self, owner: _Optional[str] = ..., authentication: _Optional[str] = ..., scope: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., expires: _Optional[float] = ..., is_operator: _Optional[bool] = ...) -> None: ...
+    username: str
+    def __init__(self, owner: _Optional[str] = ..., authentication: _Optional[str] = ..., scope: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., expires: _Optional[float] = ..., is_operator: _Optional[bool] = ..., username: _Optional[str] = ...) -> None: ...
 
 class GetServerFactsRequest(_message.Message):
     __slots__ = ()

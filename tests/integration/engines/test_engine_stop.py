@@ -64,6 +64,33 @@ def test_a_data_server_that_ignores_sigterm_is_killed(bench: Any) -> None:
     assert list(bench.directory.iterdir()) == []
 
 
+DEAF_CHILD_OF_ITS_OWN_GROUP = """
+import os, signal, socket, sys, time
+server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+if os.fork() == 0:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.close(1)
+    time.sleep(60)
+time.sleep(60)
+"""
+
+
+def test_u39_a_process_that_left_the_group_is_ended_with_its_session(bench: Any) -> None:
+    engine = bench.script(DEAF_CHILD_OF_ITS_OWN_GROUP)
+
+    async def main() -> None:
+        plan = bench.one_route()
+        mark = await start(engine, plan)
+        await bench.until(lambda: any(facts.group == facts.pid != mark.pid for facts in group_of(mark.pid)))
+        (child,) = [facts for facts in group_of(mark.pid) if facts.pid != mark.pid]
+        # The port is free as soon as the parent is gone: nothing but the session tells of the child.
+        await stop(plan, mark, engine_title=engine.title, grace=0.2)
+        assert not psutil.pid_exists(child.pid) or psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE
+
+    asyncio.run(main())
+
+
 def test_u39_nginx_workers_without_their_master_are_ended(bench: Any) -> None:
     nginx = ENGINES["nginx"]
 

@@ -12,7 +12,10 @@ from urllib.parse import parse_qs
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from scistream.auth import Identity
 from scistream.auth.asking import Asker
 from scistream.auth.introspection import Demands, TokenIntrospection
 from scistream.auth.verdicts import Clock, Verdict, Verdicts
@@ -304,6 +307,35 @@ def test_the_memory_of_verdicts_is_bounded_and_refusals_push_out_no_good_one():
     assert len(verdicts) == 4097
     assert verdicts.find(b"good") is good
     assert verdicts.find(b"0") is None
+
+
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from([ISSUER, "gateway", 10**400]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(GOOD)), _VALUES))
+def test_whatever_a_provider_answers_the_door_opens_for_good_tokens_only(change):
+    world = World(body=json.dumps(GOOD | change).encode())
+    (found,) = world.run(lambda verifier: asyncio.gather(verifier.verify(TOKEN), return_exceptions=True))
+    if isinstance(found, SciStreamError):
+        assert found.code in {Code.TOKEN_REFUSED, Code.PROVIDER_UNAVAILABLE}
+        return
+    assert isinstance(found, Identity)
+    said = GOOD | change
+    assert said["active"] is True
+    assert said["exp"] is None or said["exp"] > NOW
+    assert "gateway" in said["aud"]
+    assert SCOPE in said["scope"]
+    assert (found.subject, said["iss"]) in {(said["sub"], ISSUER), (said["sub"], None)}
 
 
 def test_a_scope_of_several_words_is_demanded_as_a_whole(world):

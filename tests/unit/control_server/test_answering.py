@@ -23,7 +23,7 @@ async def abort(status, words, trailing_metadata) -> None:
     raise AbortedError
 
 
-def context(**metadata: str) -> SimpleNamespace:
+def context(**metadata: str | bytes) -> SimpleNamespace:
     return SimpleNamespace(
         done=lambda: False,
         cancelled=lambda: False,
@@ -40,7 +40,7 @@ class Refusing:
         raise SciStreamError(Code.AUTHENTICATION_REQUIRED, scope="scope")
 
 
-def answered(work, request=None, verifier=None, **metadata: str) -> Call:
+def answered(work, request=None, verifier=None, **metadata: str | bytes) -> Call:
     """A call whose handler does `work`, as an observer sees it."""
     seen: list[Call] = []
 
@@ -100,6 +100,11 @@ def test_what_it_was_about_is_as_the_caller_said_it_and_printable(role, metadata
     assert call.direction == direction
     assert call.uid.isprintable()
     assert len(call.uid) <= 65
+
+
+def test_u60_metadata_that_is_no_text_is_no_unforeseen_error():
+    call = answered(nothing, wire.Request(uid="one"), **{DIRECTION_METADATA: b"\xff", "authorization": b"\xfe\xff"})
+    assert (call.outcome, call.direction) == ("OK", "\ufffd")
 
 
 def test_an_observer_that_fails_fails_no_call():

@@ -172,7 +172,7 @@ def test_a_wall_clock_that_jumps_ends_no_lease_and_lengthens_none(site_factory, 
 def test_a_lease_is_renewed_before_it_ends(site_factory, settle):
     async def work():
         hands = Hands()
-        site = site_factory(leases=hands.leases())
+        site = site_factory(leases=hands.leases(default=10))
         session = await open_for(site, "one", 10)
         with site.supervisor.events.watched() as events:
             hands.pass_time(9)

@@ -12,6 +12,7 @@ import structlog
 
 from scistream.addresses import Endpoint
 from scistream.control_server import logs
+from scistream.control_server.configuration import Surroundings, load
 from scistream.control_server.data_servers import Proxies
 from scistream.engines import Installation, Plan, Route, lifecycle
 from scistream.engines.base import SecretText
@@ -111,3 +112,16 @@ def test_a_log_file_that_was_turned_by_somebody_else_goes_on_under_its_name(tmp_
     log.info("after")
     assert "after" in (tmp_path / "log").read_text()
     assert "before" in (tmp_path / "log.old").read_text()
+
+
+def test_the_log_of_a_server_in_the_background_is_turned_where_its_stderr_is(tmp_path, monkeypatch):
+    settings = load({"state_directory": str(tmp_path)}, Surroundings(tmp_path, {}))
+    assert logs.file_of(settings) is None
+    own = tmp_path / "s2cs.log"
+    with own.open("ab") as file:
+        monkeypatch.setattr(logs, "_STDERR", file.fileno())
+        assert logs.file_of(settings) == own
+        told = load({"log_file": "told", "state_directory": str(tmp_path)}, Surroundings(tmp_path, {}))
+        assert logs.file_of(told) == tmp_path / "told"
+        own.rename(tmp_path / "another")
+        assert logs.file_of(settings) is None

@@ -8,7 +8,7 @@ import pytest
 from scistream.control_server.recovery import Recovery
 from scistream.engines.lifecycle import ProcessMark
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, SessionState, Uid
+from scistream.terms import Direction, SessionState, Uid, parse_uid
 
 KEY = bytes(range(32))
 
@@ -204,7 +204,8 @@ def test_a_process_that_a_crash_kept_out_of_the_journal_is_ended(site_factory):
     async def work():
         before = site_factory()
         session = await before.open("one")
-        before.supervisor.write(dataclasses.replace(session, state=SessionState.REGISTERED, mark=None, wanted=False))
+        cut_off = dataclasses.replace(session.record(), state=SessionState.REGISTERED, pid=None, started=None)
+        before.journal.put(dataclasses.replace(cut_off, wanted=False))
         await before.registry.close()
         after = site_factory(data_servers=before.data_servers)
         await after.recover()
@@ -253,10 +254,33 @@ def test_an_engine_that_is_not_known_any_more_does_not_keep_the_server_from_star
         before = site_factory()
         session = await before.open("one")
         session.engine = type("Later", (type(session.engine),), {"name": "later"})()
-        before.supervisor.write(session)
+        before.journal.put(session.record())
         await before.registry.close()
         after = site_factory(data_servers=before.data_servers)
         await after.recover()
         assert after.registry.sessions()[0].state is SessionState.ACTIVE
+
+    asyncio.run(work())
+
+
+def test_a_thousand_sessions_are_taken_over_with_one_look_at_the_processes(site_factory):
+    async def work():
+        before = site_factory()
+        record = (await before.open("one")).record()
+        for number in range(999):
+            uid, pid = parse_uid(f"s{number}"), 2000 + number
+            others = {"uid": uid, "stem": uid, "ports": (23000 + number,), "pid": pid}
+            before.journal.put(dataclasses.replace(record, **others))
+            before.data_servers.running[pid] = before.data_servers.running[1000]
+        await before.registry.close()
+        after = site_factory(data_servers=before.data_servers)
+        looks = []
+        survey = after.data_servers.survey
+        after.data_servers.survey = lambda directory: looks.append(directory) or survey(directory)
+        await after.recover()
+        assert len(after.registry.sessions()) == 1000
+        assert {session.state for session in after.registry.sessions()} == {SessionState.ACTIVE}
+        assert looks == [after.directory]
+        assert after.data_servers.stopped == after.data_servers.wiped == []
 
     asyncio.run(work())

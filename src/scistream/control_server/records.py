@@ -1,0 +1,123 @@
+"""One session as the journal keeps it: a record, a row of the table, and whether a row can be one of ours."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import sqlite3
+from dataclasses import dataclass
+from typing import Any, cast
+
+from scistream.addresses import Endpoint, parse_host
+from scistream.errors import SciStreamError
+from scistream.terms import Direction, SessionState, Uid, parse_connections, parse_rate, parse_uid
+
+__all__ = ["Record", "read_row", "to_row"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One session as the journal knows it.
+
+    `pid` and `started` are the data server's (`engines.lifecycle.ProcessMark`), None where it does not run. `opened`
+    and `lease_expires` are in seconds since the epoch, `lease_boottime` is the same end on this boot's clock, None
+    after another boot; `rate` is in kb/s. `wanted`: its data server is to run, and is started again where it does not.
+    """
+
+    uid: Uid
+    direction: Direction
+    state: SessionState
+    engine: str
+    stem: str
+    bound_host: str
+    told_host: str
+    ports: tuple[int, ...]
+    targets: tuple[str, ...]
+    connections: int
+    rate: int
+    owner: str
+    opened: float
+    failure: str
+    pid: int | None
+    started: int | None
+    lease_expires: float | None = None
+    lease_boottime: float | None = None
+    restarts: int = 0
+    wanted: bool = False
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """A record as SQLite takes it."""
+    row = dict(vars(record))
+    row.update(direction=record.direction.value, state=record.state.value)
+    row.update(ports=json.dumps(record.ports), targets=json.dumps(record.targets))
+    return row
+
+
+def read_row(row: sqlite3.Row, boot: str) -> Record:
+    """Raises ValueError where a row is none that `put` wrote: names of files and ports to end are taken from it."""
+    try:
+        record = _from_row(row, boot)
+        _check(record)
+    except (ValueError, TypeError, SciStreamError) as error:
+        why = error.seen if isinstance(error, SciStreamError) else str(error)
+        raise ValueError(f"its row of session {row['uid']!r} is damaged: {why}") from None
+    return record
+
+
+def _check(record: Record) -> None:
+    parse_uid(record.uid)
+    parse_connections(record.connections)
+    if record.rate:
+        parse_rate(record.rate)
+    ipaddress.ip_address(record.bound_host)
+    parse_host(record.told_host)
+    if record.stem not in (record.uid, f"{record.uid}.{record.direction.value}"):
+        raise ValueError(f"{record.stem!r} begins no file names of it")
+    if len(set(record.ports)) != record.connections or not all(map(_is_port, record.ports)):
+        raise ValueError(f"its ports are {record.ports}")
+    for target in record.targets:
+        Endpoint.parse(_text(target))
+    _check_life(record)
+
+
+def _check_life(record: Record) -> None:
+    if record.restarts < 0:
+        raise ValueError(f"it counts {record.restarts} restarts")
+    if not all(map(_is_moment, (record.opened, record.lease_expires, record.lease_boottime))):
+        raise ValueError("its times are none")
+    if not record.targets and (record.pid is not None or record.wanted or record.state is SessionState.ACTIVE):
+        raise ValueError("it runs and has no targets")
+    if record.pid is not None and record.pid <= 1:
+        raise ValueError(f"its process is {record.pid}")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _is_port(value: object) -> bool:
+    return type(value) is int and 1 <= value <= 65535
+
+
+def _is_moment(value: object) -> bool:
+    return value is None or (type(value) in {int, float} and math.isfinite(cast("float", value)))
+
+
+def _list(text: str) -> tuple[Any, ...]:
+    found = json.loads(text)
+    if not isinstance(found, list):
+        raise TypeError(f"{text!r} is no list")
+    return tuple(found)
+
+
+def _from_row(row: sqlite3.Row, boot: str) -> Record:
+    fields: dict[str, Any] = dict(row)
+    if fields.pop("boot") != boot:
+        fields.update(pid=None, started=None, lease_boottime=None)
+    fields.update(direction=Direction(row["direction"]), state=SessionState(row["state"]))
+    fields.update(ports=_list(row["ports"]), targets=_list(row["targets"]))
+    return Record(**fields | {"wanted": bool(row["wanted"])})
