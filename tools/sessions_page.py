@@ -12,8 +12,11 @@ _BEGIN, _END = "```mermaid\n", "\n```\n"
 
 
 def _drawn(page: str) -> str:
-    head, _, rest = page.partition(_BEGIN)
-    return head + _BEGIN + drawing() + _END + rest.partition(_END)[2]
+    head, begin, rest = page.partition(_BEGIN)
+    _, end, tail = rest.partition(_END)
+    if not (begin and end):
+        raise ValueError(f"{_PAGE} has no drawing to replace")
+    return head + begin + drawing() + end + tail
 
 
 def main() -> int:

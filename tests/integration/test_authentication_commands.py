@@ -322,8 +322,22 @@ def test_a_token_in_the_environment_goes_before_the_stored_one(alice, provider, 
     server = gateway()
     alice.log_in(provider, *here)
     token = provider.issue("bob", scope=SCOPE)
+    warned = alice.run("s2uc", "login", "--scope", GATEWAY, SCISTREAM_TOKEN=token).stderr
+    assert "SCISTREAM_TOKEN is set, and goes before what is stored here" in warned
     facts = json.loads(alice.run("s2uc", "check-auth", *channel(server), "--json", SCISTREAM_TOKEN=token).stdout)
     assert facts["owner"] == "bob"
+
+
+def test_what_asks_a_provider_is_loaded_where_one_is_asked_only(alice):
+    for module in ("scistream.cli.s2uc", "scistream.cli.s2cs", "scistream.control_server.server"):
+        told = subprocess.run(
+            [sys.executable, "-c", f"import {module}, sys; print('httpx' in sys.modules)"],
+            capture_output=True,
+            text=True,
+            env=alice.environment,
+            check=True,
+        )
+        assert told.stdout == "False\n"
 
 
 def test_a_stored_token_travels_unasked_over_tls_only(alice, provider, here, gateway):

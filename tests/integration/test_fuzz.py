@@ -32,8 +32,10 @@ _UNKNOWN = 10
 _SEED = int(os.environ.get("SCISTREAM_FUZZ_SEED", "3"))
 # Seconds: a req waits for its hello, a hello for its req, a watch for ever. So long is the answer waited for.
 _PATIENCE = 0.25
-# MiB that the process may have gained since it was warm. One byte kept of each request's 100 would be seen at 1.
-_GROWTH = 16
+# MiB that the process may have gained since it was warm: 2 KiB kept of each request would be more.
+_GROWTH = 12
+# Bytes; larger messages are gRPC's to refuse.
+_LARGE = 200_000
 # What gRPC itself answers, to a call that waits or to a method that is none.
 _OWN = {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED}
 
@@ -170,7 +172,7 @@ class _Mutations:
         """A valid call whose bytes went through none to four mutations, at its own method or at any other."""
         method, data = self._random.choice(self._valid)
         for _ in range(self._random.choice((0, 1, 1, 2, 4))):
-            data = self._mutated(data)
+            data = self._mutated(data)[:_LARGE]
         return _Call(self._random.choice((method, method, method, self._random.choice(_METHODS))), data)
 
     def _mutated(self, data: bytes) -> bytes:

@@ -140,12 +140,13 @@ def test_a_session_whose_port_somebody_took_says_who_and_when_it_tries_again(
     for process in server.data_servers():
         kill(process)
     psutil.wait_procs(server.data_servers())
-    with socket.create_server(("127.0.20.1", 22100)):
+    port = int(entry_point.rpartition(":")[2])
+    with socket.create_server(("127.0.20.1", port)):
         server.start()
         wait_until(lambda: "it is started again at" in calls.session("one").failure)
         session = calls.session("one")
         assert session.state == "failed"
-        assert re.search(rf"22100 is in use by \w+ \(pid {os.getpid()}\)", session.failure)
+        assert re.search(rf"{entry_point} is in use by \w+ \(pid {os.getpid()}\)", session.failure)
     wait_until(lambda: calls.session("one").state == "active")
     assert round_trip(entry_point, b"free again") == b"free again"
     assert calls.session("one").failure == ""
@@ -154,13 +155,13 @@ def test_a_session_whose_port_somebody_took_says_who_and_when_it_tries_again(
 def test_u42_a_frozen_data_server_is_released(control_server_factory, echo_target, is_free):
     server = control_server_factory(engine="stunnel")
     calls = Calls(server)
-    calls.open("one", echo_target.endpoint, key=KEY)
+    (entry_point,) = calls.open("one", echo_target.endpoint, key=KEY)
     for process in server.data_servers():
         process.suspend()
     calls.release("one")
     assert server.data_servers() == []
     assert server.files("one") == []
-    assert is_free("127.0.20.1:22100")
+    assert is_free(entry_point)
 
 
 def test_after_a_reboot_the_sessions_are_back_on_their_ports(control_server_factory, echo_target, round_trip):

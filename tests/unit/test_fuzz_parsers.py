@@ -44,7 +44,7 @@ from scistream.terms import (
 )
 
 # A file of the test's own is written anew for every example.
-_with_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+_with_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=2000, deadline=None)
 
 _SERVER = Endpoint("192.0.2.1", 5000)
 _hosts = st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str), st.just("gateway.example"))
@@ -295,6 +295,7 @@ def test_a_row_that_somebody_changed_is_read_or_set_aside(tmp_path: Path, cells:
 
 
 @given(st.integers(0, 40000), st.binary(min_size=1, max_size=64))
+@example(15725, b"\x80")
 @_with_files
 def test_a_journal_with_foreign_bytes_in_it_is_read_or_set_aside(tmp_path: Path, place: int, noise: bytes) -> None:
     with _place(tmp_path) as path:

@@ -13,6 +13,7 @@ import pytest
 
 from scistream.addresses import Endpoint
 from scistream.engines import Installation, Plan, Route
+from scistream.engines.base import FILE_KINDS
 from scistream.engines.files import write_files
 from scistream.engines.haproxy import HAProxy
 from scistream.engines.lifecycle import last_words, remove_files, start
@@ -100,6 +101,15 @@ def test_u05_files_are_their_owners_only(tmp_path: Path) -> None:
     }
 
 
+def test_what_an_earlier_data_server_counted_is_not_counted_again(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    for kind in FILE_KINDS:
+        plan.path(kind).write_text("left over")
+    write_files(plan, {plan.path("conf"): "conf"})
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"4a5b.ca", "4a5b.conf", "4a5b.log", "4a5b.log.1", "4a5b.psk"}
+
+
 def test_u08_a_link_is_not_written_through(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     elsewhere = tmp_path / "elsewhere"
@@ -112,10 +122,11 @@ def test_u08_a_link_is_not_written_through(tmp_path: Path) -> None:
 
 def test_u43_removing_leaves_nothing_of_this_session_and_all_of_others(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
-    write_files(plan, {plan.path(kind): "" for kind in ("conf", "psk", "ca", "pid")})
+    write_files(plan, {plan.path(kind): "" for kind in FILE_KINDS})
+    plan.path("sock.4711.tmp").touch()
     other = tmp_path / f"{UID}.outbound.conf"
     other.touch()
-    remove_files(plan)
+    remove_files(plan, 4711)
     remove_files(plan)
     assert list(tmp_path.iterdir()) == [other]
 

@@ -79,6 +79,8 @@ def _login(scope: str, as_json: bool, force: bool, **options: Any) -> None:
     else:
         token = _logged_in(tokens, scope, options)
         teller.say(f"You are logged in for {scope}.")
+    if os.environ.get(TOKEN_VARIABLE):
+        teller.warn(f"{TOKEN_VARIABLE} is set, and goes before what is stored here.")
     teller.say(_until(token))
     teller.result(_as_dict(token, tokens.now()))
 

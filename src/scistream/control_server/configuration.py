@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import os
-import stat
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +14,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, 
 from scistream.addresses import Endpoint, PortRange
 from scistream.auth.introspection import method_name
 from scistream.auth.providers import GLOBUS, parse_scope, parse_url
+from scistream.control_server.configuration_files import read_credentials, read_file
 from scistream.engines import find_engine
 from scistream.errors import Code, SciStreamError
 from scistream.terms import DEFAULT_CONTROL_PORT, DEFAULT_PORT_RANGE, HELLO_TIMEOUT, MAX_LEASE, NO_AUTH
 
-__all__ = ["CREDENTIALS_DIRECTORY", "ENVIRONMENT_PREFIX", "Settings", "Surroundings", "load", "read_file"]
+__all__ = ["CREDENTIALS_DIRECTORY", "ENVIRONMENT_PREFIX", "Settings", "Surroundings", "load"]
 
 ENVIRONMENT_PREFIX: Final = "SCISTREAM_"
 
@@ -33,9 +31,7 @@ _NOT_IN_ENVIRONMENT: Final = frozenset({"compat"})
 # Files of these names in $CREDENTIALS_DIRECTORY are the service manager's (systemd.exec, LoadCredential=).
 _CREDENTIALS: Final = ("client_id", "client_secret")
 CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _PATHS: Final = frozenset({"audit_file", "log_file", "server_crt", "server_key", "state_directory"})
-
 
 # What is wanted, by the beginnings of the validator's words for what is wrong.
 _KINDS: Final = {
@@ -197,32 +193,6 @@ class Surroundings:
     environment: Mapping[str, str]
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """The keys and values of a TOML file.
-
-    Raises:
-        SciStreamError: CONFIGURATION_UNREADABLE; SECRET_READABLE where it holds a secret, and others can read it.
-    """
-    try:
-        with path.open("rb") as file:
-            values, mode = tomllib.load(file), os.fstat(file.fileno()).st_mode
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except ValueError as error:  # TOML and UTF-8 errors are both of this kind
-        reason = str(error)
-    except RecursionError:
-        reason = "its values lie too deep in one another"
-    else:
-        _check_secrets(path, values, mode)
-        return values
-    raise SciStreamError(Code.CONFIGURATION_UNREADABLE, path=str(path), reason=reason)
-
-
-def _check_secrets(path: Path, values: Mapping[str, Any], mode: int) -> None:
-    if any(values.get(key) for key in _SECRETS) and stat.S_IMODE(mode) & _OTHERS:
-        raise SciStreamError(Code.SECRET_READABLE, path=str(path), mode=f"{stat.S_IMODE(mode):04o}")
-
-
 def load(options: Mapping[str, Any], surroundings: Surroundings, *, config: Path | None = None) -> Settings:
     """Put the settings together.
 
@@ -273,7 +243,7 @@ def _layers(options: Mapping[str, Any], surroundings: Surroundings, config: Path
     if config is None:
         return layers
     path = Path(str(_rooted(surroundings.directory, config, "config", "option --config or SCISTREAM_CONFIG")))
-    return [_Layer(read_file(path), path.parent, _braced(path)), *layers]
+    return [_Layer(read_file(path, _SECRETS), path.parent, _braced(path)), *layers]
 
 
 def _credentials(surroundings: Surroundings) -> _Layer:
@@ -282,20 +252,9 @@ def _credentials(surroundings: Surroundings) -> _Layer:
     if not named:
         return _Layer({}, surroundings.directory, "")
     directory = surroundings.directory / named
-    values = {key: text for key in _CREDENTIALS if (text := _credential(directory / key))}
-    return _Layer(values, directory, f"the systemd credential in {_braced(directory)}")
-
-
-def _credential(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except ValueError:
-        reason = "it is no text"
-    raise SciStreamError(Code.CONFIGURATION_UNREADABLE, path=str(path), reason=reason)
+    return _Layer(
+        read_credentials(directory, _CREDENTIALS), directory, f"the systemd credential in {_braced(directory)}"
+    )
 
 
 def _braced(path: Path) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
+from scistream.control_server.failures import in_words
 from scistream.control_server.rules import check_drain
 from scistream.control_server.sessions import Session
 from scistream.control_server.supervisor import Supervisor
 from scistream.engines.lifecycle import ProcessMark
+from scistream.errors import SciStreamError
 from scistream.terms import SessionState
 
 __all__ = ["Draining"]
 
-_DRAINED = "the last connection ended"
+_DRAINED: Final = "the last connection ended"
 
 
 class Draining:
@@ -61,8 +63,9 @@ class Draining:
         try:
             why = await self._drained(session, mark)
         except Exception as error:
-            await self._go_on(session, mark, error)
-            raise
+            told = in_words(error, self._supervisor.at_work(session)[1].directory)
+            await self._go_on(session, mark, told)
+            raise told from error
         await asyncio.shield(self._supervisor.begin(self._release(session, why)))
 
     async def _drained(self, session: Session, mark: ProcessMark) -> str:
@@ -82,7 +85,7 @@ class Draining:
                 each.cancel()
             await asyncio.gather(drained, ended, return_exceptions=True)
 
-    async def _go_on(self, session: Session, mark: ProcessMark, error: Exception) -> None:
+    async def _go_on(self, session: Session, mark: ProcessMark, error: SciStreamError) -> None:
         """What cannot be drained is active still."""
         async with session.lock:
             if session.state is SessionState.DRAINING and session.mark == mark:

@@ -199,7 +199,8 @@ class Journal:
 def readable_records(path: Path, boot: str) -> list[Record]:
     """What can be read of a damaged journal: the rows that are whole, up to the first that cannot be reached."""
     records: list[Record] = []
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as database:
+    # Where the message of an error is damaged itself, the module cannot decode it.
+    with contextlib.suppress(sqlite3.Error, ValueError), contextlib.closing(sqlite3.connect(path)) as database:
         database.row_factory = sqlite3.Row
         for row in database.execute(_UNORDERED):
             with contextlib.suppress(ValueError):

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from scistream.control_server.data_servers import Survey
 from scistream.control_server.ports import PortPool, Reservation
 from scistream.engines.base import FILE_KINDS
-from scistream.engines.lifecycle import ProcessMark
+from scistream.engines.lifecycle import ProcessMark, alive
 from scistream.engines.processes import ProcessFacts, group_of, listeners, send, socket_inodes, wait_exit
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, Uid, parse_uid
@@ -29,23 +31,24 @@ _GRACE: Final = 5.0
 
 @dataclass(frozen=True)
 class Leftover:
-    """The processes of one session's data server; `stem` begins the names of its files."""
+    """One session's data server: `groups` lead its processes, `stem` begins the names of its files."""
 
     uid: Uid
     stem: str
-    marks: tuple[ProcessMark, ...]
+    groups: tuple[int, ...]
+    processes: tuple[ProcessMark, ...]
     ports: tuple[int, ...]
     reservation: Reservation
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether none of the processes that were found runs any more."""
+        return not any(map(alive, self.processes))
+
     def __str__(self) -> str:
-        pids = ", ".join(str(mark.pid) for mark in self.marks)
+        pids = ", ".join(map(str, self.groups))
         ports = f"on port {', '.join(map(str, self.ports))}" if self.ports else "on no port"
         return f"of session {self.uid} (pid {pids}, {ports})"
-
-    def processes(self, log: Path) -> list[ProcessFacts]:
-        """Those that still run."""
-        found = (facts for mark in self.marks for facts in group_of(mark.pid))
-        return [facts for facts in found if facts.writes_to(log)]
 
 
 class Leftovers:
@@ -64,7 +67,7 @@ class Leftovers:
 
     def warnings(self) -> Sequence[str]:
         """A sentence for each; those that ended meanwhile are left out, and their ports are free again."""
-        for leftover in [each for each in self._there if not self._processes(each)]:
+        for leftover in [each for each in self._there if each.is_gone]:
             self._forget(leftover)
         ending = "is in no journal and goes on: its ports are kept free of others, s2cs stop --release ends it"
         return (*self._words, *(f"the data server {each} {ending}" for each in self._there))
@@ -75,9 +78,10 @@ class Leftovers:
         Raises:
             SciStreamError: UID_EXISTS.
         """
-        self.warnings()
-        for leftover in self._there:
-            if leftover.uid == uid:
+        for leftover in [each for each in self._there if each.uid == uid]:
+            if leftover.is_gone:
+                self._forget(leftover)
+            else:
                 raise SciStreamError(Code.UID_EXISTS, uid=uid, state=f"left without a journal, as {leftover.stem}")
 
     async def end(self) -> int:
@@ -92,18 +96,21 @@ class Leftovers:
 
     async def _end(self, leftover: Leftover) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for facts in self._processes(leftover):
+            there = self._processes(leftover)
+            for facts in there:
                 send(facts, number)
                 # One that was stopped hears of it only when it goes on.
                 send(facts, signal.SIGCONT)
-            for facts in self._processes(leftover):
+            for facts in there:
                 await wait_exit(facts.pid, _GRACE)
         if self._processes(leftover):
             raise SciStreamError(Code.LEFT_BEHIND, what=f"the data server {leftover}")
         self._forget(leftover)
 
     def _processes(self, leftover: Leftover) -> list[ProcessFacts]:
-        return leftover.processes(self._directory / f"{leftover.stem}.log")
+        log = self._directory / f"{leftover.stem}.log"
+        found = (facts for group in leftover.groups for facts in group_of(group))
+        return [facts for facts in found if facts.writes_to(log)]
 
     def _forget(self, leftover: Leftover) -> None:
         for kind in (*FILE_KINDS, "key"):
@@ -115,14 +122,22 @@ class Leftovers:
 def find_leftovers(unknown: Survey, pool: PortPool) -> list[Leftover]:
     """The data servers among what writes to logs that no session has; their ports are taken out of the pool."""
     uids = {stem: uid for stem in unknown if (uid := _uid_of(stem))}
-    inodes = {listener.inode: listener.port for listener in listeners()} if uids else {}
-    return [_leftover(uid, stem, tuple(unknown[stem]), inodes, pool) for stem, uid in uids.items()]
-
-
-def _leftover(uid: Uid, stem: str, marks: tuple[ProcessMark, ...], inodes: dict[int, int], pool: PortPool) -> Leftover:
-    pids = [facts.pid for mark in marks for facts in group_of(mark.pid)]
-    ports = sorted({inodes[inode] for pid in pids for inode in socket_inodes(pid) if inode in inodes})
-    return Leftover(uid, stem, marks, tuple(ports), pool.claim(pool.host, ports, in_use=True))
+    if not uids:
+        return []
+    sessions: dict[int, list[ProcessMark]] = {}
+    for facts in filter(None, map(ProcessFacts.of, psutil.pids())):
+        if not facts.gone:
+            sessions.setdefault(facts.session, []).append(ProcessMark(facts.pid, facts.started))
+    inodes = {listener.inode: listener.port for listener in listeners()}
+    found = []
+    for stem, uid in uids.items():
+        groups = tuple(mark.pid for mark in unknown[stem])
+        processes = tuple(mark for group in groups for mark in sessions.get(group, ()))
+        held = {inode for mark in processes for inode in socket_inodes(mark.pid)}
+        ports = tuple(sorted({inodes[inode] for inode in held if inode in inodes}))
+        reservation = pool.claim(pool.host, ports, in_use=True)
+        found.append(Leftover(uid, stem, groups, processes, ports, reservation))
+    return found
 
 
 def _uid_of(stem: str) -> Uid | None:

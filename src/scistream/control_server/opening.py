@@ -104,6 +104,9 @@ class Opening:
         except TimeoutError:
             self._give_up(session, "no hello came")
             raise SciStreamError(Code.HELLO_TIMEOUT, uid=asked.uid, seconds=self._patience.hello) from None
+        except SciStreamError as error:
+            self._give_up(session, error.seen)
+            raise
         except BaseException:
             self._give_up(session, "its client went away")
             raise

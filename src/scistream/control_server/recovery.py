@@ -117,7 +117,7 @@ class Recovery:
             engine=self._engine(record.engine),
             stem=record.stem,
             bound_host=record.bound_host,
-            reservation=self.pool.claim(record.bound_host, record.ports, in_use=True),
+            reservation=self.pool.claim(record.bound_host, record.ports, in_use=True, owner=record.owner),
             state=record.state,
             targets=tuple(Endpoint.parse(target) for target in record.targets),
             failure=record.failure,

@@ -69,7 +69,7 @@ class SessionView:
 
 @dataclass(eq=False)
 class Session:
-    """One session. Found by uid and direction; only the registry changes it.
+    """One session. Found by uid and direction; its state is changed by `Supervisor.move` alone.
 
     `bound_host` is where its entry points listen, `asked.host` the address under which they are told. `opened`,
     `lease_expires` and `idle_since` are in seconds since the epoch, None where there is no end, or nothing is known;

@@ -14,23 +14,33 @@ __all__ = ["last_words", "log_size", "remove_files", "tail", "words_since", "wri
 
 # Bytes at the end of a log that are worth quoting.
 _TAIL: Final = 4096
+# A ledger that was read on would be counted twice.
+_MADE_BY_ENGINES: Final = ("pid", "sock", "traffic")
 
 
 def write_files(plan: Plan, files: Mapping[Path, str]) -> None:
     """Write a data server's files and an empty log, all with mode 0600. What an earlier one left goes first.
 
+    The log that was put aside stays: it may tell why the earlier one ended.
+
     Raises:
         SciStreamError: FILE_UNWRITABLE.
     """
-    for path, text in {**files, plan.path("log"): ""}.items():
+    for path, text in [*_left(plan), *files.items(), (plan.path("log"), "")]:
         try:
             _write(path, text)
         except OSError as error:
             raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error)) from None
 
 
-def _write(path: Path, text: str) -> None:
+def _left(plan: Plan) -> list[tuple[Path, None]]:
+    return [(plan.path(kind), None) for kind in _MADE_BY_ENGINES]
+
+
+def _write(path: Path, text: str | None) -> None:
     path.unlink(missing_ok=True)
+    if text is None:
+        return
     # O_EXCL: neither a link nor another's file with wider rights is written through.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:

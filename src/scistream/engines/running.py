@@ -101,8 +101,12 @@ async def _deafen(engine: Engine, plan: Plan, leader: ProcessFacts) -> None:
 async def _wait_idle(leader: ProcessFacts) -> None:
     """Wait until it holds no connection."""
     for pause in pauses():
-        held = {found.inode for found in connections()}
-        if held.isdisjoint(socket_inodes(leader.pid)) or await wait_exit(leader.pid, 5 * pause):
+        # What the kernel does not tell now, it told a moment ago, and will tell again.
+        with contextlib.suppress(OSError):
+            held = {found.inode for found in connections()}
+            if held.isdisjoint(socket_inodes(leader.pid)):
+                return
+        if await wait_exit(leader.pid, 5 * pause):
             return
 
 

@@ -7,7 +7,9 @@ import contextlib
 import hashlib
 import itertools
 import os
+import pickle
 import secrets
+import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
@@ -26,6 +28,15 @@ from scistream.errors import Code, SciStreamError
 from scistream.protocol import SESSION_KEY_SIZE
 from scistream.terms import Direction, Uid
 
+# A control server that starts one data server, and ends.
+_ELSEWHERE = """
+import asyncio, pickle, sys
+from scistream.engines import find_engine
+from scistream.engines.lifecycle import start
+engine, plan = pickle.load(sys.stdin.buffer)
+mark = asyncio.run(start(find_engine(engine), plan))
+print(mark.pid, mark.started)
+"""
 _ports = itertools.cycle(range(21000, 21900))
 
 
@@ -83,6 +94,13 @@ class Bench:
             yield mark
         finally:
             await stop(plan, mark, engine_title=engine.title)
+
+    def start_elsewhere(self, engine: Engine, plan: Plan) -> ProcessMark:
+        """A data server that an earlier control server started; it is no child of ours."""
+        command = [sys.executable, "-c", _ELSEWHERE]
+        done = subprocess.run(command, input=pickle.dumps((engine.name, plan)), stdout=subprocess.PIPE, check=True)
+        self.marks.append(ProcessMark(*map(int, done.stdout.split())))
+        return self.marks[-1]
 
     def one_route(self, **options: Any) -> Plan:
         """A plan with a target that nobody serves."""

@@ -69,6 +69,7 @@ def test_connections_and_bytes_each_way(bench: Any, engine: Engine) -> None:
         async with both(bench, engine) as (outer, servers):
             for plan, mark in servers:
                 assert await traffic(engine, plan, mark) == Traffic()
+            assert {path.stat().st_mode & 0o777 for path in bench.directory.iterdir()} == {0o600}
             for _ in range(5):
                 await exchange(bench, outer)
             return [await figures(engine, plan, mark, wanted) for plan, mark in servers]

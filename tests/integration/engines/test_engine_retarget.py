@@ -16,11 +16,11 @@ import pytest
 
 from scistream.addresses import Endpoint, PortRange
 from scistream.control_server.ports import PortPool
-from scistream.engines import ENGINES, Engine, Plan, Route
+from scistream.engines import ENGINES, Engine, Plan, Route, counting
 from scistream.engines.connections import accepting
 from scistream.engines.lifecycle import start, stop
 from scistream.engines.processes import group_of
-from scistream.engines.running import drain, retarget
+from scistream.engines.running import drain, retarget, traffic
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction
 
@@ -134,6 +134,35 @@ def test_a_retargeted_data_server_drains_and_its_configuration_has_the_new_targe
                 assert len(await reader.readexactly(32)) == 32
                 assert not task.done()
             await task
+
+    asyncio.run(main())
+
+
+def test_u40_what_an_earlier_control_server_started_is_retargeted_counted_and_drained(
+    bench: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "_FRESH", 0)
+    outer, inner = bench.address(), bench.address()
+    plan = bench.plan((outer, bench.address()), direction=Direction.OUTBOUND)
+    mark = bench.start_elsewhere(engine, plan)
+
+    async def steer() -> None:
+        await retarget(engine, to(plan, inner), mark)
+        async with bench.connected(outer) as (reader, _):
+            assert await reader.readexactly(3) == b"one"
+            assert (await traffic(engine, plan, mark)).connections_total == 1
+            task = asyncio.create_task(drain(engine, plan, mark))
+            await bench.until(lambda: not accepting([mark.pid], [outer]))
+            assert not task.done()
+        await task
+        assert group_of(mark.pid) == []
+
+    async def main() -> None:
+        try:
+            async with bench.serving(saying(b"one")) as one, bench.running(engine, bench.plan((inner, one))):
+                await steer()
+        finally:
+            await stop(plan, mark, engine_title=engine.title)
 
     asyncio.run(main())
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from scistream.control_server.data_servers import Proxies
-from scistream.engines import ENGINES, Engine, Plan, children
+from scistream.engines import ENGINES, Engine, children
 from scistream.engines.lifecycle import ProcessMark, alive, farewell, start, stop
 from scistream.engines.processes import bind_failure, group_of, who_listens
 from scistream.errors import Code
@@ -109,29 +109,9 @@ def test_u39_nginx_workers_without_their_master_are_ended(bench: Any) -> None:
     asyncio.run(main())
 
 
-ELSEWHERE = """
-import asyncio, pickle, sys
-from scistream.engines import find_engine
-from scistream.engines.lifecycle import start
-engine, plan = pickle.load(sys.stdin.buffer)
-mark = asyncio.run(start(find_engine(engine), plan))
-print(mark.pid, mark.started)
-"""
-
-
-def start_elsewhere(engine: Engine, plan: Plan) -> ProcessMark:
-    """A control server starts it, and ends."""
-    import pickle
-
-    done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE], input=pickle.dumps((engine.name, plan)), stdout=subprocess.PIPE, check=True
-    )
-    return ProcessMark(*map(int, done.stdout.split()))
-
-
 def test_u40_a_data_server_lives_on_and_is_adopted(bench: Any, engine: Engine) -> None:
     plan = bench.one_route()
-    mark = start_elsewhere(engine, plan)
+    mark = bench.start_elsewhere(engine, plan)
     assert alive(mark)
     assert psutil.Process(mark.pid).ppid() != os.getpid()
     asyncio.run(stop(plan, mark, engine_title=engine.title))
@@ -143,7 +123,7 @@ def test_u40_a_data_server_lives_on_and_is_adopted(bench: Any, engine: Engine) -
 
 def test_u40_adopted_nginx_workers_without_their_master_are_ended(bench: Any) -> None:
     plan = bench.one_route()
-    mark = start_elsewhere(ENGINES["nginx"], plan)
+    mark = bench.start_elsewhere(ENGINES["nginx"], plan)
 
     async def main() -> None:
         await bench.until(lambda: len(group_of(mark.pid)) > 1)

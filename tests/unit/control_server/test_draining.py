@@ -32,10 +32,6 @@ def finish(site, pid: int = 1000) -> None:
     site.data_servers._ends[pid].set()
 
 
-async def refuse(engine, plan, mark) -> None:
-    raise CANNOT
-
-
 def test_a_drained_session_is_released_when_its_last_connection_has_ended(site_factory, settle):
     async def work():
         site = site_factory()
@@ -139,14 +135,25 @@ def test_a_data_server_that_dies_while_it_drains_is_released(site_factory, settl
     run(work)
 
 
-def test_an_engine_that_cannot_drain_says_so_and_its_session_goes_on(site_factory, settle):
+@pytest.mark.parametrize(
+    ("refusal", "code", "words"),
+    [
+        (CANNOT, Code.ENGINE_CANNOT, "it never drains"),
+        (TimeoutError("no answer"), Code.INTERNAL, "TimeoutError: no answer"),
+    ],
+)
+def test_an_engine_that_cannot_drain_says_so_and_its_session_goes_on(site_factory, settle, refusal, code, words):
     async def work():
         site = site_factory()
         session = await site.open("one")
+
+        async def refuse(engine, plan, mark):
+            raise refusal
+
         site.data_servers.drain = refuse
-        with pytest.raises(SciStreamError, match="it never drains") as raised:
+        with pytest.raises(SciStreamError, match=words) as raised:
             await drain(site)
-        assert raised.value.code is Code.ENGINE_CANNOT
+        assert raised.value.code is code
         assert session.state is site.journal.records()[0].state is SessionState.ACTIVE
         # It is watched as before.
         site.data_servers.gate.clear()

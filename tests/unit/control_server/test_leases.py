@@ -223,6 +223,32 @@ def test_a_renewal_that_comes_before_the_release_has_its_turn_saves_the_session(
     run(work)
 
 
+def test_a_renewal_that_comes_while_the_session_is_being_released_finds_none(site_factory, settle):
+    async def work():
+        hands = Hands()
+        site = site_factory(leases=hands.leases())
+        await open_for(site, "one", 10)
+        gone, stop = asyncio.Event(), site.data_servers.stop
+
+        async def stop_late(*what):
+            await gone.wait()
+            await stop(*what)
+
+        site.data_servers.stop = stop_late
+        release = asyncio.ensure_future(site.release(Uid("one")))
+        await settle()
+        renewal = asyncio.ensure_future(site.registry.renew(Uid("one"), None, 10, ANYBODY))
+        await settle()
+        gone.set()
+        await release
+        with pytest.raises(SciStreamError) as raised:
+            await renewal
+        assert raised.value.code is Code.UID_UNKNOWN
+        assert site.is_empty
+
+    run(work)
+
+
 def test_a_release_that_fails_is_tried_again_at_the_next_look(site_factory, settle):
     async def work():
         hands = Hands()

@@ -139,6 +139,27 @@ def test_a_thousand_hellos_that_came_first_find_their_own_request(site_factory, 
     run(work)
 
 
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (lambda site, waiting: waiting.cancel(), "its client went away"),
+        (lambda site, waiting: site.registry._table.close(), "the control server is ending and takes no more sessions"),
+    ],
+)
+def test_a_request_that_ends_says_why(site_factory, settle, end, words):
+    async def work():
+        site = site_factory()
+        waiting = site.ask("one")
+        await settle()
+        end(site, waiting)
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert site.is_empty
+        released = [entry for entry in site.events.entries if entry["event"] == "session released"]
+        assert [entry["why"] for entry in released] == [words]
+
+    run(work)
+
+
 def test_u31_a_client_that_goes_away_between_hello_and_update_leaves_nothing(site_factory, settle):
     async def work():
         site = site_factory()
