@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import time
@@ -23,6 +24,14 @@ from scistream.protocol import operations_pb2 as more
 
 WAIT = 60
 ENGINES = ("haproxy", "nginx", "stunnel")
+# Connections leave their ports to the kernel for a while, and other tests count on theirs.
+HERE = "127.0.20.41"
+
+
+@pytest.fixture
+def gateway(control_server_factory):
+    """Control servers at an address of their own."""
+    return functools.partial(control_server_factory, address=HERE)
 
 
 class Client:
@@ -107,10 +116,8 @@ def is_refused(entry_point: str) -> bool:
     return False
 
 
-def test_u21_a_thousand_pending_requests_of_one_client_delay_no_other_and_cost_no_thread(
-    control_server_factory, echo_target
-):
-    server = control_server_factory(port_range="22100-23199", options=["--quarantine=0"])
+def test_u21_a_thousand_pending_requests_of_one_client_delay_no_other_and_cost_no_thread(gateway, echo_target):
+    server = gateway(port_range="22100-23199", options=["--quarantine=0"])
     crowd, client = Client(server), Client(server)
     threads = psutil.Process(server.pid).num_threads()
     requests = [crowd.request(f"waiting-{number}") for number in range(1000)]
@@ -128,8 +135,8 @@ def test_u21_a_thousand_pending_requests_of_one_client_delay_no_other_and_cost_n
     assert client.operations.GetServerFacts(more.GetServerFactsRequest(), timeout=WAIT).ports_free == 1100
 
 
-def test_a_session_ends_with_its_lease_unless_it_is_renewed(control_server_factory, echo_target, is_free):
-    server = control_server_factory(options=["--longest-lease=3600"])
+def test_a_session_ends_with_its_lease_unless_it_is_renewed(gateway, echo_target, is_free):
+    server = gateway(options=["--longest-lease=3600"])
     client = Client(server)
     with refusal() as errors:
         client.open("long", echo_target.endpoint, lease="3601")
@@ -146,8 +153,8 @@ def test_a_session_ends_with_its_lease_unless_it_is_renewed(control_server_facto
     assert "the lease ended" in server.words()
 
 
-def test_a_lease_that_ended_while_no_server_ran_is_over_at_the_next_start(control_server_factory, echo_target):
-    server = control_server_factory()
+def test_a_lease_that_ended_while_no_server_ran_is_over_at_the_next_start(gateway, echo_target):
+    server = gateway()
     client = Client(server)
     client.open("short", echo_target.endpoint, lease="60")
     client.open("long", echo_target.endpoint, lease="600")
@@ -162,10 +169,10 @@ def test_a_lease_that_ended_while_no_server_ran_is_over_at_the_next_start(contro
     assert len(server.data_servers()) == 1
 
 
-def test_u53_the_ports_that_were_named_are_the_entry_points(control_server_factory, echo_target):
-    client = Client(control_server_factory())
+def test_u53_the_ports_that_were_named_are_the_entry_points(gateway, echo_target):
+    client = Client(gateway())
     entry_points = client.open("one", echo_target.endpoint, connections=0, ports="22150,22140")
-    assert entry_points == ["127.0.20.1:22150", "127.0.20.1:22140"]
+    assert entry_points == [f"{HERE}:22150", f"{HERE}:22140"]
     for entry_point in entry_points:
         with connect(entry_point) as connection:
             assert talk(connection, b"through") == b"through"
@@ -174,13 +181,13 @@ def test_u53_the_ports_that_were_named_are_the_entry_points(control_server_facto
     assert client.open("one", echo_target.endpoint, connections=2, ports="22150,22140") == entry_points
 
 
-def test_u53_a_named_port_that_cannot_be_had_says_why_and_leaves_nothing(control_server_factory, echo_target):
-    client = Client(control_server_factory())
+def test_u53_a_named_port_that_cannot_be_had_says_why_and_leaves_nothing(gateway, echo_target):
+    client = Client(gateway())
     client.open("one", echo_target.endpoint, ports="22150")
-    with socket.create_server(("127.0.20.1", 22151)):
+    with socket.create_server((HERE, 22151)):
         for ports, code, words in [
             ("22200", Code.PORT_NOT_OFFERED, "port 22200 was asked for, and this control server offers 22100-22199"),
-            ("22152,22150", Code.ENTRY_POINT_IN_USE, "entry point 127.0.20.1:22150 is in use by session one"),
+            ("22152,22150", Code.ENTRY_POINT_IN_USE, f"entry point {HERE}:22150 is in use by session one"),
             ("22152,22151", Code.ENTRY_POINT_IN_USE, f"(pid {os.getpid()})"),
             ("22152,22152", Code.BAD_ADDRESS, "a port is named twice"),
         ]:
@@ -192,8 +199,8 @@ def test_u53_a_named_port_that_cannot_be_had_says_why_and_leaves_nothing(control
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_u57_a_rate_is_refused_where_the_engine_cannot_hold_it(control_server_factory, engine):
-    client = Client(control_server_factory(engine=engine))
+def test_u57_a_rate_is_refused_where_the_engine_cannot_hold_it(gateway, engine):
+    client = Client(gateway(engine=engine))
     with refusal() as errors:
         client.request("one", rate="5000").result()
     assert errors[0].code is Code.ENGINE_CANNOT
@@ -203,9 +210,9 @@ def test_u57_a_rate_is_refused_where_the_engine_cannot_hold_it(control_server_fa
 
 @pytest.mark.parametrize("engine", ["haproxy", "nginx"])
 def test_a_session_that_drains_ends_with_its_last_connection_also_after_a_restart(
-    control_server_factory, echo_target, engine, is_free
+    gateway, echo_target, engine, is_free
 ):
-    server = control_server_factory(engine=engine)
+    server = gateway(engine=engine)
     client = Client(server)
     (entry_point,) = client.open("one", echo_target.endpoint)
     with connect(entry_point) as connection:
@@ -226,8 +233,8 @@ def test_a_session_that_drains_ends_with_its_last_connection_also_after_a_restar
     assert server.data_servers() == []
 
 
-def test_a_release_ends_a_drain_at_once(control_server_factory, echo_target, is_free):
-    server = control_server_factory()
+def test_a_release_ends_a_drain_at_once(gateway, echo_target, is_free):
+    server = gateway()
     client = Client(server)
     (entry_point,) = client.open("one", echo_target.endpoint)
     with connect(entry_point) as connection:
@@ -240,8 +247,8 @@ def test_a_release_ends_a_drain_at_once(control_server_factory, echo_target, is_
 
 
 @pytest.mark.parametrize("engine", ["haproxy", "nginx"])
-def test_u29_an_update_with_other_targets_leads_new_connections_there(control_server_factory, echo_target, engine):
-    server = control_server_factory(engine=engine)
+def test_u29_an_update_with_other_targets_leads_new_connections_there(gateway, echo_target, engine):
+    server = gateway(engine=engine)
     client = Client(server)
     (entry_point,) = client.open("one", echo_target.endpoint)
     with socket.create_server(("127.0.20.101", 0)) as other, connect(entry_point) as running:

@@ -53,6 +53,18 @@ def test_a_name_in_a_comment_or_a_string_is_no_test(tool: ModuleType, tmp_path: 
     assert tool._functions(path) == ["test_u03_u04_both"]
 
 
+def test_a_row_that_loses_its_tests_makes_the_page_stale(tool: ModuleType) -> None:
+    tests = tool.tests_by_row()
+    page = tool.page(tests)
+    assert tool.stale(page, tests) == []
+    assert tool.stale(page, {**tests, "U12": ["tests/unit/test_more.py::test_u12_x", *tests["U12"]]}) == []
+    assert tool.stale(page, {**tests, "U12": ["tests/unit/test_more.py::test_u12_x"]}) == ["U12"]
+    assert tool.stale(page, {**tests, "U12": []}) == ["U12"]
+    assert tool.stale(tool.page({**tests, "U12": []}), tests) == ["U12"]
+    assert tool.stale(page.replace("| U30 |", "| U10 |"), tests) == ["U30"]
+    assert tool.stale("", tests) == ["its head or its number of rows"]
+
+
 def test_the_page_is_fresh() -> None:
     checked = subprocess.run([sys.executable, _TOOL, "--check"], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr

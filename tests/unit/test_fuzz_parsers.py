@@ -44,7 +44,7 @@ from scistream.terms import (
 )
 
 # A file of the test's own is written anew for every example.
-_with_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=2000, deadline=None)
+_with_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 
 _SERVER = Endpoint("192.0.2.1", 5000)
 _hosts = st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str), st.just("gateway.example"))

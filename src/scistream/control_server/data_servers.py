@@ -79,7 +79,7 @@ class Proxies:
 
     async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
         """See `engines.lifecycle.stop`; without a mark, for processes that a crash kept out of the journal."""
-        for each in (mark,) if mark else _strays(plan):
+        for each in (mark,) if mark else survey(plan.directory).get(plan.stem, ()):
             await lifecycle.stop(plan, each, engine_title=engine.title)
         lifecycle.remove_files(plan)
 
@@ -116,7 +116,7 @@ def survey(directory: Path) -> Survey:
         facts = ProcessFacts.of(pid) if stem else None
         if stem and facts and not facts.gone:
             found.setdefault(stem, set()).add(facts.session)
-    return {stem: [_mark_of(group) for group in sorted(groups)] for stem, groups in found.items()}
+    return {stem: [ProcessMark(group, _UNCERTAIN) for group in sorted(groups)] for stem, groups in found.items()}
 
 
 def _stem_of(pid: int, place: str) -> str | None:
@@ -127,16 +127,3 @@ def _stem_of(pid: int, place: str) -> str | None:
     # The control server's own output may lie there as well.
     is_data_servers = str(output.parent) == place and output.suffix == ".log" and output.name != log_of(output).name
     return output.stem if is_data_servers else None
-
-
-def _mark_of(group: int) -> ProcessMark:
-    leader = ProcessFacts.of(group)
-    return ProcessMark(group, leader.started if leader and not leader.gone else _UNCERTAIN)
-
-
-def _strays(plan: Plan) -> list[ProcessMark]:
-    """The groups of processes whose output is the session's log: the log is what every data server is started with."""
-    found = (ProcessFacts.of(pid) for pid in psutil.pids())
-    log = plan.path("log")
-    groups = {facts.session for facts in found if facts and not facts.gone and facts.writes_to(log)}
-    return [ProcessMark(group, _UNCERTAIN) for group in sorted(groups)]

@@ -178,7 +178,8 @@ class Supervisor:
         plan = session.plan(self._directory)
         # The key has to outlive both the files of the one and a crash before those of the other.
         keep_key(plan)
-        await self.clear(session, session.mark)
+        if session.mark is not None:
+            await self.clear(session, session.mark)
         session.reservation.retake(session.bound_host)
         with session.reservation.admitted():
             mark = await self._data_servers.start(session.engine, plan)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import ipaddress
 import itertools
 import os
@@ -199,6 +200,8 @@ def parse_listeners(lines: Iterable[str]) -> Iterator[Listener]:
         yield Listener(_parse_ip(address), int(port, 16), int(row[9]))
 
 
+# A thousand entry points have few addresses, and every start reads them all.
+@functools.lru_cache(maxsize=256)
 def _parse_ip(text: str) -> _Address:
     """The kernel prints the address as words of 32 bits in the host's byte order."""
     words = (text[start : start + 8] for start in range(0, len(text), 8))

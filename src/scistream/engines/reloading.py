@@ -11,6 +11,7 @@ from typing import Final
 from scistream import atomic_files
 from scistream.addresses import Endpoint
 from scistream.engines.base import Engine, Plan
+from scistream.engines.children import ProcessMark, alive
 from scistream.engines.connections import accepting
 from scistream.engines.files import log_size, words_since
 from scistream.engines.processes import ProcessFacts, catches, group_of, pauses, send
@@ -96,10 +97,13 @@ def renewed(engine: Engine, plan: Plan, leader: ProcessFacts) -> Callable[[], bo
 async def tell(engine: Engine, leader: ProcessFacts, number: signal.Signals) -> None:
     """Signal a data server once it has a handler: it accepts a moment before, and the signal would end it.
 
+    One that has ended by then is told nothing.
+
     Raises:
         SciStreamError: ENGINE_CANNOT.
     """
-    await until(lambda: catches(leader.pid, number), engine, f"it does not heed {number.name}")
+    mark = ProcessMark(leader.pid, leader.started)
+    await until(lambda: catches(leader.pid, number) or not alive(mark), engine, f"it does not heed {number.name}")
     send(leader, number)
 
 
