@@ -190,14 +190,14 @@ class Bench:
                 await self._register("req_alone", crowd)
                 waiting = [crowd.request(f"waiting-{index}") for index in range(number)]
                 begun = time.perf_counter()
-                await _until(crowd, "requested", number)
+                await _until_there_are(crowd, number)
                 self._figures.add("waiting_accepted", time.perf_counter() - begun)
                 await self._register("req_among_waiting", crowd)
                 self._figures.add("waiting_memory", gateway.memory())
                 begun = time.perf_counter()
                 for call in waiting:
                     call.cancel()
-                await _until(crowd, "requested", 0)
+                await _until_there_are(crowd, 0)
                 self._figures.add("waiting_gone", time.perf_counter() - begun)
 
     async def _register(self, name: str, crowd: Crowd) -> None:
@@ -220,14 +220,14 @@ class Bench:
                 gateway.kill_and_restart()
                 gateway.served()
                 async with Crowd.at(gateway) as crowd:
-                    await _until(crowd, "active", number)
+                    await _until_active(crowd, number)
                     self._figures.add("live_recovery", time.perf_counter() - begun)
                     right = await asyncio.gather(*map(crowd.leads_to, entry_points, targets))
                     self._figures.add("live_right", sum(right) / number)
                     self._figures.add("live_recovered_memory", gateway.memory())
                     begun = time.perf_counter()
                     await _released(crowd, number)
-                    await _until(crowd, "active", 0)
+                    await _until_there_are(crowd, 0)
                     self._figures.add("live_release", time.perf_counter() - begun)
 
     def _reenact(self) -> None:
@@ -257,10 +257,16 @@ async def _released(crowd: Crowd, number: int) -> None:
     await asyncio.gather(*(crowd.release(f"session-{index}") for index in range(number)))
 
 
-async def _until(crowd: Crowd, state: str, number: int) -> None:
+async def _until_there_are(crowd: Crowd, number: int) -> None:
     async with asyncio.timeout(60):
-        while (await crowd.states()).count(state) != number:  # noqa: ASYNC110 - it happens in another process
-            await asyncio.sleep(0.01)
+        while await crowd.number() != number:  # noqa: ASYNC110 - it happens in another process
+            await asyncio.sleep(0.02)
+
+
+async def _until_active(crowd: Crowd, number: int) -> None:
+    async with asyncio.timeout(60):
+        while (await crowd.states()).count("active") != number:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.1)
 
 
 def rows(figures: Figures) -> list[dict[str, Any]]:

@@ -202,6 +202,11 @@ class Crowd:
         reply = await self._operations.ListSessions(operations_pb2.ListSessionsRequest(), timeout=_CALL)
         return [session.state for session in reply.sessions]
 
+    async def number(self) -> int:
+        """How many sessions there are: a cheap question, also where there are a thousand."""
+        facts = await self._operations.GetServerFacts(operations_pb2.GetServerFactsRequest(), timeout=_CALL)
+        return int(facts.sessions)
+
     @staticmethod
     async def leads_to(entry_point: Endpoint | None, target: Endpoint) -> bool:
         """Whether bytes through an entry point come from this very target."""

@@ -350,7 +350,14 @@ def test_u64_the_users_defaults_and_a_shells_completion(tools: Tools, opened) ->
     server, uid, _ = opened
     directory = tools.directory / ".config" / "scistream"
     directory.mkdir(parents=True)
-    (directory / "s2uc.toml").write_text(f's2cs = "{server.endpoint}"\n')
+    # The default of a call's time is no end of a watch.
+    (directory / "s2uc.toml").write_text(f's2cs = "{server.endpoint}"\ntimeout = 2\n')
+    with tools.start("s2uc", "watch") as watch:
+        with pytest.raises(subprocess.TimeoutExpired):
+            watch.wait(4)
+        watch.send_signal(signal.SIGINT)
+        watch.communicate(timeout=30)
+    assert watch.returncode == 0
     assert uid in tools.run("s2uc", "list")[0]
     script, _ = tools.run("s2uc", "completion", "bash")
     asked = f"{script}\nCOMP_WORDS=(s2uc rene); COMP_CWORD=1; _s2uc_completion s2uc rene s2uc; echo ${{COMPREPLY[@]}}"

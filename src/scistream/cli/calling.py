@@ -66,9 +66,11 @@ SECONDS: Final = _Seconds()
 """The type of an option that says how long something may take."""
 
 
-def was_said(option: str) -> bool:
-    """Whether an option of the command that runs was given, and is not its default."""
+def was_said(option: str, *, now: bool = False) -> bool:
+    """Whether an option of the command that runs was given, and is not its default; `now`: on this command line."""
     source = click.get_current_context().get_parameter_source(option)
+    if now:
+        return source is click.core.ParameterSource.COMMANDLINE
     return source is not click.core.ParameterSource.DEFAULT
 
 

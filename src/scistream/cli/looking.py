@@ -138,7 +138,8 @@ def watch(*, until: str | None, **options: Any) -> int:
     which = selected(options)
     if until and which is None:
         raise click.UsageError("--until is for one session: name it by UID, by --ticket or by --name.")
-    seconds = options["timeout"] if was_said("timeout") else None
+    # A user's own default is how long one call may take: a watch is to last.
+    seconds = options["timeout"] if was_said("timeout", now=True) else None
     try:
         with (
             connect(control_server(options["s2cs"], options)) as connection,
