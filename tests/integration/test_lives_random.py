@@ -195,6 +195,7 @@ def test_after_a_thousand_random_lives_the_machine_is_as_it_was(control_server_f
         clear(server)
         assert server.end(signal.SIGINT) == 0
         assert {path.name for path in server.state_directory.iterdir()} == {"journal.sqlite3", "s2cs.lock"}
+        assert "Traceback" not in server.words()
         assert "unforeseen" not in server.words()
     assert (listening(), firewall()) == before
     assert [path for path in tmp_path.rglob("*") if path.is_file() and holds_key(path.read_bytes())] == []

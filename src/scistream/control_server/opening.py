@@ -152,6 +152,11 @@ class Opening:
         if arrival := self._arrivals.pop(session.asked.uid, None):
             arrival.set()
 
+    def close(self) -> None:
+        """Fail the hellos that are held: no `req` will come."""
+        for arrival in list(self._arrivals.values()):
+            arrival.set()
+
     async def hello(self, hello: Hello, caller: Caller) -> Session:
         """See `Registry.hello`."""
         session = await self._awaited(hello, caller)
@@ -173,6 +178,8 @@ class Opening:
         try:
             async with asyncio.timeout(self._patience.request):
                 while not (waiting := self._waiting(hello, caller)):
+                    if self._table.is_closed:
+                        raise SciStreamError(Code.CONTROL_SERVER_ENDING)
                     await self._arrivals.setdefault(hello.uid, asyncio.Event()).wait()
         except TimeoutError:
             return preferred(self._table.find(hello.uid, hello.only, caller), hello.role)

@@ -221,8 +221,9 @@ class Registry:
             self._supervisor.watch(session)
 
     async def close(self) -> None:
-        """Take no more sessions, fail the requests that wait, and finish what is under way. Data servers go on."""
+        """Take no more sessions, fail the calls that wait, and finish what is under way. Data servers go on."""
         self._table.close()
+        self._opening.close()
         self._lease_watch.close()
         await self._supervisor.finish()
 

@@ -100,3 +100,17 @@ def test_a_restart_that_meets_an_unforeseen_error_is_told_and_tried_again(site_f
         assert (session.state, session.restarts) == (SessionState.ACTIVE, 1)
 
     asyncio.run(work())
+
+
+def test_a_hello_that_is_held_is_told_when_the_control_server_ends(site_factory, settle):
+    async def work():
+        site = site_factory()
+        hello = asyncio.ensure_future(site.say_hello("one"))
+        await settle()
+        assert not hello.done()
+        await site.registry.close()
+        with pytest.raises(SciStreamError) as raised:
+            await hello
+        assert raised.value.code is Code.CONTROL_SERVER_ENDING
+
+    asyncio.run(work())
