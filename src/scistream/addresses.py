@@ -113,7 +113,8 @@ class Endpoint:
     @property
     def is_ipv6(self) -> bool:
         """Whether the host is an IPv6 address."""
-        return isinstance(self.ip, ipaddress.IPv6Address)
+        # No name and no IPv4 address has a colon; this is asked for each address of each list.
+        return ":" in self.host
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if self.is_ipv6 else f"{self.host}:{self.port}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hmac
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from scistream.auth import Identity, NoAuthentication, Verifier
-from scistream.auth.asking import Asker
-from scistream.auth.introspection import DEADLINE, Demands, TokenIntrospection
-from scistream.auth.providers import host_of, is_loopback
 from scistream.control_server.configuration import Settings
 from scistream.terms import HOST_OPERATOR
+
+if TYPE_CHECKING:
+    from scistream.auth.introspection import Demands
 
 __all__ = ["HostOperator", "authentication", "operators"]
 
@@ -42,6 +43,11 @@ async def authentication(settings: Settings, host_secret: str) -> AsyncIterator[
     if not settings.authenticates:
         yield NoAuthentication()
         return
+    # Late: they load an HTTP client, which a control server without authentication starts sooner without.
+    from scistream.auth.asking import Asker  # noqa: PLC0415
+    from scistream.auth.introspection import DEADLINE, TokenIntrospection  # noqa: PLC0415
+    from scistream.auth.providers import host_of, is_loopback  # noqa: PLC0415
+
     demands = _demands(settings)
     direct = is_loopback(host_of(demands.introspection_url or demands.provider))
     async with Asker(demands.provider, seconds=DEADLINE, direct=direct) as asker:
@@ -54,6 +60,8 @@ def operators(settings: Settings) -> tuple[str, ...]:
 
 
 def _demands(settings: Settings) -> Demands:
+    from scistream.auth.introspection import Demands  # noqa: PLC0415
+
     return Demands(
         provider=settings.provider,
         client_id=settings.client_id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -230,7 +229,7 @@ def _on_wire(view: SessionView) -> wire.Session:
         lease_expires=view.lease_expires or 0,
         idle_since=view.idle_since or 0,
         restarts=view.restarts,
-        traffic=wire.Traffic(**dataclasses.asdict(view.traffic)),
+        traffic=wire.Traffic(**vars(view.traffic)),
     )
 
 
