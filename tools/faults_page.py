@@ -66,7 +66,7 @@ ROWS: Mapping[str, str] = {
     "U48": "The case of an engine's name does not matter, and the deployed names are known.",
     "U50": "Each class of failure has its exit code; 0 means that it worked.",
     "U51": "Every call has a deadline, `--timeout` sets it.",
-    "U52": "`Listeners` is printed once the entry points accept; `--verify` follows the path to its target.",
+    "U52": "`Listeners` is printed once the entry points accept; `--verify` tells what it proved of the path.",
     "U53": "The ports that an outbound request names are those that it gets.",
     "U54": "Commands and options are taken with hyphens and with underscores.",
     "U55": "Both ends share their defaults.",

@@ -15,8 +15,10 @@ description:
   - Opens a session on a control server, which starts the data server that carries the bytes, and releases it.
   - A stream is two sessions with one uid. The inbound one is in front of the targets, and writes a ticket. The
     outbound one is in front of the application that connects, and reads the ticket.
-  - A session that is there with the same parameters is left alone. One that failed or drains, or has other parameters,
-    is released and opened anew, which cuts its connections.
+  - A session that is there with the same parameters is left alone. One that runs and differs in nothing but its targets
+    gets the new ones. Running connections go on, new ones go to the new targets.
+  - One that failed or drains, or has other parameters, is released and opened anew, which cuts its connections. With a
+    warning, so is one whose targets the control server cannot change while it runs.
   - A control server that speaks the old protocol only does not describe its sessions. There, the uid that is taken
     already is the session that is there, and its facts come from the ticket. In check mode, nothing else can be known
     there.
@@ -267,6 +269,14 @@ session:
           returned: success
           type: int
           sample: 0
+action:
+  description:
+    - What was done, or in check mode would be. One of V(none), V(opened), V(reopened), V(retargeted), V(ticket_written)
+      and V(released).
+    - Of these, V(reopened) and V(released) cut connections.
+  returned: success
+  type: str
+  sample: opened
 differences:
   description: What about the session that was there was not as wished, in words. Empty where it was, or there was none.
   returned: success
@@ -459,6 +469,7 @@ class _Session:
             differences.compare("session", "there, or perhaps there", None)
         return {
             "changed": differences.changed,
+            "action": outcome.action.value,
             "session": self._shown(outcome.session),
             "differences": list(outcome.differences),
             "diff": differences.diff,

@@ -99,13 +99,14 @@ class Code(enum.StrEnum):
     NO_TARGETS = "NO_TARGETS"
     OLD_CONTROL_SERVER = "OLD_CONTROL_SERVER"
     OUTPUT_UNWRITABLE = "OUTPUT_UNWRITABLE"
+    OWNER_PORTS_EXHAUSTED = "OWNER_PORTS_EXHAUSTED"
+    PARTLY_DRAINED = "PARTLY_DRAINED"
     PATH_BROKEN = "PATH_BROKEN"
     PLAIN_TEXT_SERVER = "PLAIN_TEXT_SERVER"
     PORTS_EXHAUSTED = "PORTS_EXHAUSTED"
     PORTS_MISCOUNTED = "PORTS_MISCOUNTED"
     PORT_NOT_OFFERED = "PORT_NOT_OFFERED"
     PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
-    RETARGET_REFUSED = "RETARGET_REFUSED"
     SECRET_EXPOSED = "SECRET_EXPOSED"
     SECRET_READABLE = "SECRET_READABLE"
     SESSION_KEY_MISSING = "SESSION_KEY_MISSING"
@@ -116,10 +117,12 @@ class Code(enum.StrEnum):
     STATE_DIRECTORY_TAKEN = "STATE_DIRECTORY_TAKEN"
     STREAM_DAMAGED = "STREAM_DAMAGED"
     TARGET_IN_USE = "TARGET_IN_USE"
+    TARGET_REFUSED = "TARGET_REFUSED"
     TICKET_WANTED = "TICKET_WANTED"
     TLS_SERVER = "TLS_SERVER"
     TOKEN_EXPOSED = "TOKEN_EXPOSED"
     TOKEN_REFUSED = "TOKEN_REFUSED"
+    TOO_MANY_CALLS = "TOO_MANY_CALLS"
     TOO_MANY_TARGETS = "TOO_MANY_TARGETS"
     TOO_MANY_WATCHERS = "TOO_MANY_WATCHERS"
     UID_EXISTS = "UID_EXISTS"
@@ -188,8 +191,9 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.AUTHENTICATION_REQUIRED: Entry(
         "the call carries no token, and the control server wants one for {scope}",
-        "nobody logged in here, or the token was not handed on",
-        "log in: s2uc login --scope {scope}; or put a token into the environment as SCISTREAM_TOKEN",
+        "nobody logged in here, or the login was never named for this control server: without that, it is not sent",
+        "log in: s2uc login --scope {scope}; then add --scope {scope} to the command once, and this control server "
+        "gets the token from then on; or put a token into the environment as SCISTREAM_TOKEN",
         *_AUTH,
         deployed="Authentication token is invalid for scope {scope}",
     ),
@@ -552,6 +556,18 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "released",
         *_STATE,
     ),
+    Code.OWNER_PORTS_EXHAUSTED: Entry(
+        "{wanted} ports were asked for, and your sessions hold {held} of the {limit} that each user may have",
+        "the gateway's operator limits the ports of a user",
+        "release sessions that are done, or ask the gateway's operator for more (s2cs: --ports-per-owner)",
+        *_RESOURCE,
+    ),
+    Code.PARTLY_DRAINED: Entry(
+        "of session {uid}, the {direction} direction drains, and the other goes on: {reason}",
+        "each direction has a data server of its own, and not each can do what was asked",
+        "release the other one, or try it again: s2uc drain {uid}",
+        *_STATE,
+    ),
     Code.PATH_BROKEN: Entry(
         "a connection to entry point {entry_point} was {ending}: it does not reach the target",
         "no application listens at the target, the other end's session is gone, or a firewall is between the gateways",
@@ -588,12 +604,6 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "it is down or slow, it cannot be reached from there, or it is not set up as this needs it",
         "try again in a moment, and read the reason above where it stays so; running streams go on",
         *_CONNECTION,
-    ),
-    Code.RETARGET_REFUSED: Entry(
-        "session {uid} runs towards {current}, and {asked} was asked for",
-        "a running session keeps its targets",
-        "release it and open it anew",
-        *_UNSUPPORTED,
     ),
     Code.SECRET_EXPOSED: Entry(
         "a client secret stands on the command line",
@@ -656,6 +666,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "release it first, or choose another name",
         *_KNOWN_UID,
     ),
+    Code.TARGET_REFUSED: Entry(
+        "the target {target} is refused: {reason}",
+        "a stream that leads back to its own gateway carries nothing to anybody",
+        "name the application's own address, or the other gateway's entry point",
+        *_FORMAT,
+    ),
     Code.TICKET_WANTED: Entry(
         "the control server {server} encrypts with {engine}, and no ticket was asked for",
         "the two gateways share a key, and the ticket is what hands it to the other end",
@@ -682,6 +698,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         *_AUTH,
         deployed="Authentication token is invalid for scope {scope}",
     ),
+    Code.TOO_MANY_CALLS: Entry(
+        "{limit} {what} already",
+        "a program opens calls and does not end them, or somebody tries to shut others out",
+        "try again in a moment; where it stays so, look for such programs here, and tell the gateway's operator",
+        *_RESOURCE,
+    ),
     Code.TOO_MANY_TARGETS: Entry(
         "more targets were named ({targets}) than there are entry points ({entry_points})",
         "each target needs an entry point of its own",
@@ -689,7 +711,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         *_FORMAT,
     ),
     Code.TOO_MANY_WATCHERS: Entry(
-        "{limit} clients watch this control server already",
+        "{limit} {whose} watch this control server already",
         "a program opens watches and does not end them",
         "look once in place of watching (s2uc list), or end other watches first",
         *_RESOURCE,

@@ -228,12 +228,14 @@ def test_check_auth_asks_the_server_whom_it_takes_a_user_for(alice, provider, he
         told = alice.run("s2uc", "check_auth", *words, "--scope", GATEWAY).stdout
         assert f"The control server {server.endpoint} takes you for alice (alice@facility.example)." in told
         assert f"by token introspection (127.0.20.90); it wants a token for {SCOPE}" in told
+    # It was named for this control server above.
     facts = json.loads(alice.run("s2uc", "check-auth", *channel(server), "--json").stdout)
     assert (facts["owner"], facts["is_operator"], facts["scopes"]) == ("alice", False, [SCOPE])
     local = json.loads(alice.run("s2uc", "check-auth", "--scope", GATEWAY, "--json").stdout)
     assert [(token["scope"], token["is_good"], token["is_refreshed"]) for token in local["tokens"]] == [
         (SCOPE, True, True)
     ]
+    assert local["tokens"][0]["control_servers"] == [server.endpoint]
     assert alice.run("s2uc", "check-auth", "--scope", OTHER, code=3).stderr.endswith("[LOGIN_WANTED]\n")
 
 
@@ -247,7 +249,7 @@ def test_u12_u15_two_users_and_one_gateway(user_factory, provider, here, gateway
     server = gateway()
     alice, bob = user_factory("alice"), user_factory("bob")
     for user in (alice, bob):
-        user.log_in(provider, *here)
+        user.log_in(provider, *here, "--s2cs", server.endpoint)
     asked = alice.run("s2uc", *inbound(server, echo_target.endpoint))
     uid = json.loads(asked.stdout)["session"]["uid"]
     assert f"{uid} {server.endpoint} *** PROD" in asked.stderr
@@ -267,11 +269,31 @@ def test_u12_u15_two_users_and_one_gateway(user_factory, provider, here, gateway
     assert not [token for token in tokens if token in shown]
 
 
+def test_a_token_goes_to_no_control_server_that_it_was_not_named_for(alice, provider, here, gateway):
+    """With one login only: who runs another control server could use it at the one that it is for."""
+    server = gateway()
+    out, _ = alice.log_in(provider, *here)
+    assert "It is sent where --scope names it" in out
+    refused = alice.run("s2uc", "list", *channel(server), code=3)
+    assert f"then add --scope {SCOPE} to the command once" in refused.stderr
+    assert refused.stderr.endswith("[AUTHENTICATION_REQUIRED]\n")
+    assert alice.run("s2uc", "list", *channel(server), "--scope", GATEWAY).stdout.startswith("No sessions of yours")
+    alice.run("s2uc", "list", *channel(server))
+    told = alice.run("s2uc", "login", "--scope", GATEWAY, "--s2cs", "b.example").stdout
+    assert f"Without --scope it is sent to {server.endpoint}, b.example:5000." in told
+    alice.log_in(provider, "--scope", GATEWAY, "--force")
+    alice.run("s2uc", "list", *channel(server))
+    # To log out forgets it.
+    alice.run("s2uc", "logout")
+    alice.log_in(provider, *here)
+    alice.run("s2uc", "list", *channel(server), code=3)
+
+
 def test_u16_a_release_names_its_scope(alice, provider, here, gateway, echo_target):
     server = gateway()
     alice.log_in(provider, *here)
     alice.log_in(provider, "--provider", provider.issuer, "--scope", OTHER)
-    # Two of them, and nobody says which.
+    # Nobody says which.
     assert "[AUTHENTICATION_REQUIRED]" in alice.run("s2uc", *inbound(server, echo_target.endpoint), code=3).stderr
     asked = alice.run("s2uc", *inbound(server, echo_target.endpoint), "--scope", GATEWAY)
     uid = json.loads(asked.stdout)["session"]["uid"]
@@ -282,7 +304,7 @@ def test_u16_a_release_names_its_scope(alice, provider, here, gateway, echo_targ
 
 def test_u17_a_token_that_has_expired_is_refreshed_and_its_successor_stored(alice, provider, here, gateway):
     server = gateway()
-    alice.log_in(provider, *here)
+    alice.log_in(provider, *here, "--s2cs", server.endpoint)
     first = alice.stored()[SCOPE]
     provider.tokens.pop(first["access_token"])
     alice.change(expires=1.0)
@@ -304,7 +326,7 @@ def test_u17_a_token_that_has_expired_is_refreshed_and_its_successor_stored(alic
 
 def test_u17_commands_at_once_refresh_a_token_once(alice, provider, here, gateway):
     server = gateway()
-    alice.log_in(provider, *here)
+    alice.log_in(provider, *here, "--s2cs", server.endpoint)
     alice.change(expires=1.0)
     before = provider.asked.count("/token")
     command = [sys.executable, "-m", "scistream.cli.s2uc", "check-auth", *channel(server)]
@@ -342,7 +364,7 @@ def test_what_asks_a_provider_is_loaded_where_one_is_asked_only(alice):
 
 def test_a_stored_token_travels_unasked_over_tls_only(alice, provider, here, gateway):
     server = gateway(ssl=False)
-    alice.log_in(provider, *here)
+    alice.log_in(provider, *here, "--s2cs", server.endpoint)
     plain = ("--s2cs", server.endpoint, "--ssl=False")
     assert "[AUTHENTICATION_REQUIRED]" in alice.run("s2uc", "check-auth", *plain, code=3).stderr
     assert "takes you for alice" in alice.run("s2uc", "check-auth", *plain, "--scope", GATEWAY).stdout
@@ -492,7 +514,7 @@ def test_u13_two_answers_to_one_question_are_refused(operated):
 @pytest.mark.usefixtures("secret_in_the_environment")
 def test_no_secret_reaches_a_data_server(alice, provider, here, gateway, echo_target):
     server = gateway()
-    alice.log_in(provider, *here)
+    alice.log_in(provider, *here, "--s2cs", server.endpoint)
     alice.run("s2uc", *inbound(server, echo_target.endpoint))
     (data_server, *_) = server.data_servers()
     assert "PATH" in data_server.environ()

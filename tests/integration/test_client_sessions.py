@@ -15,6 +15,7 @@ import pytest
 
 from scistream.addresses import Endpoint
 from scistream.client import (
+    Action,
     Connection,
     ControlServer,
     SessionRequest,
@@ -123,7 +124,7 @@ def test_check_mode_foresees_that_the_ports_do_not_suffice(facility, echo_target
         assert caught.value.code is Code.PORTS_EXHAUSTED
 
 
-def test_other_parameters_open_the_session_anew(facility, echo_target) -> None:
+def test_other_parameters_open_the_session_anew_or_retarget_it(facility, echo_target) -> None:
     _, connection = facility()
     ensure_session(connection, _inbound(echo_target.endpoint))
     wishes = {
@@ -136,6 +137,78 @@ def test_other_parameters_open_the_session_anew(facility, echo_target) -> None:
         assert (changed.changed, changed.differences) == (True, (words,))
         assert not ensure_session(connection, request).changed
     assert len(connection.list_sessions()) == 1
+
+
+@pytest.fixture
+def other_target() -> Iterator[socket.socket]:
+    """A second target; a test accepts its connections itself."""
+    with socket.create_server(("127.0.30.98", 0)) as listener:
+        listener.settimeout(20)
+        yield listener
+
+
+def _connected(entry_point: str) -> socket.socket:
+    host, _, port = entry_point.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+@pytest.mark.parametrize("engine", ["haproxy", "nginx", "stunnel"])
+def test_u29_a_session_gets_other_targets_and_its_connections_go_on(
+    *, engine: str, facility, echo_target, other_target: socket.socket, tmp_path: Path
+) -> None:
+    (server, at_a), (_, at_b) = facility(3, engine), facility(4, engine)
+    ticket = tmp_path / "ticket.json"
+    ensure_session(at_a, _inbound(echo_target.endpoint), ticket=ticket)
+    held = tickets.read(ticket)
+    outbound = ensure_session(at_b, SessionRequest.of_ticket(held)).session
+    assert outbound
+    pids = [process.pid for process in server.data_servers()]
+    moved = _inbound("{}:{}".format(*other_target.getsockname()))
+    with _connected(outbound.entry_points[0]) as running:
+        running.sendall(b"before")
+        assert running.recv(6, socket.MSG_WAITALL) == b"before"
+        planned = plan_session(at_a, moved, ticket=ticket)
+        assert (planned.changed, planned.action) == (True, Action.RETARGETED)
+        assert at_a.describe(_UID)[0].targets == (echo_target.endpoint,)
+        done = ensure_session(at_a, moved, ticket=ticket)
+        assert (done.changed, done.action, done.differences) == (True, Action.RETARGETED, planned.differences)
+        assert (done.warnings, planned.after and planned.after["targets"]) == ((), list(map(str, moved.targets)))
+        running.sendall(b"after")
+        assert running.recv(5, socket.MSG_WAITALL) == b"after"
+        with _connected(outbound.entry_points[0]) as new:
+            new.sendall(b"anew")
+            with other_target.accept()[0] as arrived:
+                assert arrived.recv(4, socket.MSG_WAITALL) == b"anew"
+    # The other end needs nothing: entry points and key are those of before.
+    after = tickets.read(ticket)
+    assert (after.targets, after.entry_points, after.key) == (moved.targets, held.entry_points, held.key)
+    assert not ensure_session(at_a, moved, ticket=ticket).changed
+    assert set(pids) & {process.pid for process in server.data_servers()}
+
+
+def test_u29_another_key_is_no_matter_of_targets(facility, echo_target, tmp_path: Path) -> None:
+    (_, at_a), (_, at_b) = facility(3, "stunnel"), facility(4, "stunnel")
+    ticket, outcomes = tmp_path / "ticket.json", []
+    for connections in (1, 2):
+        # The second time, key and entry points are others.
+        ticket.unlink(missing_ok=True)
+        ensure_session(at_a, _inbound(echo_target.endpoint, connections=connections), ticket=ticket)
+        held = tickets.read(ticket)
+        request = SessionRequest.of_ticket(held, connections=1, targets=held.entry_points[-1:])
+        outcomes.append(ensure_session(at_b, request))
+    assert [one.action for one in outcomes] == [Action.OPENED, Action.REOPENED]
+    assert outcomes[1].warnings[0].startswith("The targets of session a-stream could not be changed while it ran (")
+
+
+def test_u29_a_target_that_nobody_knows_leaves_all_as_it_was(facility, echo_target, round_trip) -> None:
+    _, connection = facility()
+    first = ensure_session(connection, _inbound(echo_target.endpoint)).session
+    assert first
+    with pytest.raises(SciStreamError) as caught:
+        ensure_session(connection, _inbound("no-such-host.invalid:1"))
+    assert caught.value.code is Code.CONFIGURATION_REJECTED
+    assert connection.describe(_UID)[0].targets == first.targets
+    assert round_trip(first.entry_points[0], b"as before") == b"as before"
 
 
 def test_u53_other_ports_open_the_session_anew(facility, echo_target) -> None:
@@ -159,13 +232,14 @@ def test_a_session_that_makes_way_for_itself_is_waited_for_while_its_ports_rest(
 def test_a_session_that_failed_is_opened_anew(facility, echo_target, round_trip) -> None:
     server, connection = facility()
     request = _inbound(echo_target.endpoint)
-    ensure_session(connection, request)
+    opened = ensure_session(connection, request).session
     server.end(signal.SIGKILL)
     for process in server.data_servers():
         process.kill()
         process.wait(20)
     # A stranger has its port: nothing can be started in its place.
-    with socket.create_server(("127.0.30.3", 23201)):
+    entry_point = Endpoint.parse(opened.entry_points[0])
+    with socket.create_server((entry_point.host, entry_point.port)):
         server.start()
         again = ensure_session(connection, request)
     assert again.changed

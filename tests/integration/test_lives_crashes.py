@@ -76,13 +76,16 @@ def test_kill_in_the_midst_of_many_openings_leaves_no_process_that_nobody_knows(
     assert all(map(is_free, entry_points))
 
 
-def test_sigterm_leaves_the_streams_and_stop_release_ends_them(control_server_factory, target, is_free):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_leave_the_streams_and_stop_release_ends_them(
+    control_server_factory, target, is_free, number
+):
     server = control_server_factory(engine="nginx")
     calls = Calls(server)
     (entry_point,) = calls.open("one", target.endpoint)
     stream = Stream(entry_point)
     stream.goes_on()
-    assert server.end(signal.SIGTERM) == 0
+    assert server.end(number) == 0
     stream.goes_on()
     server.start()
     stream.goes_on()

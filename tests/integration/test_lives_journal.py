@@ -133,7 +133,8 @@ def small_disk(control_server_factory):
     place.mkdir(mode=0o700)
     command = [mount, "-t", "tmpfs", "-o", f"size={SIZE},mode=0700", "tmpfs", place]
     if os.geteuid() != 0 or subprocess.run(command, check=False).returncode:
-        pytest.skip("mounting needs root")
+        # Continuous integration has a machine where it can be done: nothing is left out there unnoticed.
+        (pytest.fail if os.environ.get("SCISTREAM_TEST_PACKAGES") else pytest.skip)("mounting needs root")
     try:
         yield server
         server.clear()

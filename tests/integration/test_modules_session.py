@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_runs import Result, Run, run_adhoc, run_play, steps
+from scistream.addresses import Endpoint
 
 _INBOUND, _OUTBOUND, _NOBODY = "127.0.40.1", "127.0.40.2", "127.0.40.9:24999"
 _PORT, _PORTS = 24100, "24110-24119"
@@ -176,6 +177,29 @@ def test_other_parameters_open_a_session_anew(tmp_path: Path, control_server: Co
     assert run.named("other order").changed
 
 
+def test_u29_other_targets_alone_cut_no_connection(
+    tmp_path: Path, control_server: ControlServers, echo_target: Any
+) -> None:
+    server = control_server()
+    wish = reach(server) | {"uid": "beam", "direction": "inbound", "ticket": str(tmp_path / "beam.ticket")}
+    first = wish | {"targets": [echo_target.endpoint]}
+    opened = run_play([{"name": "first", _SESSION: first}], directory=tmp_path).named("first")
+    host, _, port = opened["session"]["entry_points"][0].rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as running:
+        running.sendall(b"before")
+        assert running.recv(6, socket.MSG_WAITALL) == b"before"
+        run = run_play(walk("", _SESSION, wish | {"targets": [_NOBODY]}), directory=tmp_path)
+        assert run.code == 0, run.output
+        running.sendall(b"after")
+        assert running.recv(5, socket.MSG_WAITALL) == b"after"
+    check, do, *again = assert_walks(run)
+    assert (opened["action"], check["action"], do["action"]) == ("opened", "retargeted", "retargeted")
+    assert [one["action"] for one in again] == ["none", "none"]
+    assert do["session"]["entry_points"] == opened["session"]["entry_points"]
+    assert do["diff"]["after"] == {"targets": [_NOBODY]}
+    assert json.loads((tmp_path / "beam.ticket").read_text())["targets"] == [_NOBODY]
+
+
 def test_a_failed_session_is_opened_anew(tmp_path: Path, control_server: ControlServers, is_free: Any) -> None:
     server = control_server()
     wish = reach(server) | {"uid": "beam", "direction": "inbound", "targets": [_NOBODY]}
@@ -186,12 +210,13 @@ def test_a_failed_session_is_opened_anew(tmp_path: Path, control_server: Control
         process.kill()
         process.wait(20)
     # A stranger has its port: nothing can be started in its place.
-    with socket.create_server((_INBOUND, 24110)):
+    entry_point = Endpoint.parse(run.named("first")["session"]["entry_points"][0])
+    with socket.create_server((entry_point.host, entry_point.port)):
         server.start()
         run = run_play([look("failed", server), *walk("", _SESSION, wish)], directory=tmp_path)
     check, do, *again = [run.named(step) for step in _steps()]
     assert [one.changed for one in (check, do, *again)] == [True, True, False, False], run.output
-    assert "127.0.40.1:24110 is in use by" in run.named("failed")["sessions"][0]["failure"]
+    assert f"{entry_point} is in use by" in run.named("failed")["sessions"][0]["failure"]
     # When it will be tried again is another time in each: it stands among the differences.
     assert check["diff"]["before"]["state"] == do["diff"]["before"]["state"] == "failed"
     assert do["session"]["state"] == "active"

@@ -11,17 +11,19 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
 
 from ansible_runs import ROOT, Run, run_play, run_playbook
+from identity_provider import IdentityProvider
 from scistream import certificates
 
 _PLAYBOOK = ROOT / "playbooks/provision.yml"
 _INVENTORY = ROOT / "inventory/local"
 _GATEWAYS = {"facility_a": "127.0.1.1", "facility_b": "127.0.2.1"}
-_PORT, _PORTS = 24300, "24310-24315"
+_PORT, _METRICS, _PORTS = 24300, 24301, "24310-24315"
 # Seconds for tests of seven runs and more, on a machine that has other work as well.
 _LONG = 400
 
@@ -219,17 +221,53 @@ def test_u13_u19_tokens_are_checked_where_there_is_a_secret_and_nobody_sees_it(
     tmp_path: Path, provision: Provision
 ) -> None:
     secret = {"scistream_client_id": "gateway-a", "scistream_client_secret": "very-secret"}
-    leases = {"control_server_lease": 60, "control_server_longest_lease": 90}
+    leases = {"control_server_lease": 60, "control_server_longest_lease": "1h30m"}
     run = provision("--limit", "facility_a", "--diff", "-v", scistream_insecure_no_auth="false", **secret, **leases)
     assert_fine(run)
     assert "very-secret" not in run.output
     (configuration,) = (tmp_path / "state").rglob("s2cs.toml")
     assert stat.S_IMODE(configuration.stat().st_mode) == 0o600
     written = tomllib.loads(configuration.read_text())
-    assert (written["client_secret"], written["longest_lease"]) == ("very-secret", 90)
+    assert (written["client_secret"], written["longest_lease"]) == ("very-secret", "1h30m")
     command = [sys.executable, "-m", "scistream.cli.s2cs", "status", "--state-directory", str(configuration.parent)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "NO_AUTH" not in said
+
+
+def test_u13_an_issuer_that_is_not_globus_is_set_up(tmp_path: Path, provision: Provision) -> None:
+    with IdentityProvider("127.0.20.91") as issuer:
+        issuer.clients["gateway-a"] = "very-secret"
+        told = {
+            "scistream_insecure_no_auth": "false",
+            "scistream_client_id": "gateway-a",
+            "scistream_client_secret": "very-secret",
+            "scistream_provider": issuer.issuer,
+            "scistream_introspection_url": f"{issuer.issuer}/introspect",
+            "scistream_audience": "beamline",
+            "scistream_token_scope": "scistream",
+            "control_server_quarantine": "2s",
+            "control_server_log_format": "json",
+            "control_server_metrics_ip": _GATEWAYS["facility_a"],
+            "control_server_metrics_port": _METRICS,
+            "control_server_lease": "8h",
+        }
+        assert_fine(provision("--limit", "facility_a", **told))
+        state = tmp_path / "state"
+        good = issuer.issue("alice", scope="scistream", audience="beamline")
+        # The audience that would be the default.
+        other = issuer.issue("alice", scope="scistream", audience="gateway-a")
+        session = {"uid": "beam", "direction": "inbound", "targets": ["127.0.0.1:9"]}
+        ask = {"scistream.core.session": reach(state, "facility_a") | session}
+        tasks = [
+            {"name": "other", **ask, "environment": {"SCISTREAM_TOKEN": other}, "ignore_errors": True},
+            {"name": "good", **ask, "environment": {"SCISTREAM_TOKEN": good}},
+        ]
+        run = run_play(tasks, directory=tmp_path)
+    assert run.named("other").failure == "TOKEN_REFUSED", run.output
+    opened = run.named("good")["session"]
+    assert round(opened["lease_expires"] - opened["opened"]) == 8 * 3600
+    with urlopen(f"http://{_GATEWAYS['facility_a']}:{_METRICS}/metrics", timeout=20) as figures:
+        assert b"scistream_sessions" in figures.read()
 
 
 @pytest.mark.parametrize(

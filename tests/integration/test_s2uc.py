@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -381,6 +382,8 @@ def test_nohup_keeps_a_request_when_its_terminal_goes(tools: Tools, gateway) -> 
         ("haproxy", "--json", "| true"),
         ("haproxy", "--json --name beam", ">/dev/full"),
         ("stunnel", "--json --ticket t.json", ">/dev/full"),
+        ("haproxy", "", ">&-"),
+        ("stunnel", "--json --name beam", ">&- <&-"),
     ],
 )
 def test_a_session_that_cannot_be_told_is_released(
@@ -419,6 +422,43 @@ def test_a_session_that_was_there_stays_when_it_cannot_be_told(tools: Tools, gat
     assert uids(server) == before
     assert len(before) == 1
     assert (tools.directory / "t.json").exists()
+
+
+def _closed(tools: Tools, words: str) -> subprocess.CompletedProcess[str]:
+    line = ["/bin/sh", "-c", f"{Path(sys.executable).parent}/{words} >&-"]
+    return subprocess.run(
+        line, stderr=subprocess.PIPE, text=True, check=False, cwd=tools.directory, env=tools.environment, timeout=90
+    )
+
+
+@pytest.mark.parametrize("words", ["list", "list --json", "status", "status --json"])
+def test_what_a_closed_stdout_does_not_take_is_told(words: str, tools: Tools, gateway) -> None:
+    done = _closed(tools, f"s2uc {words} --s2cs {gateway().endpoint}")
+    assert done.returncode == ExitCode.SESSION, done.stderr
+    assert done.stderr.endswith("[OUTPUT_UNWRITABLE]\n")
+
+
+def test_a_watch_whose_stdout_is_closed_ends_with_its_first_event(tools: Tools, gateway) -> None:
+    server = gateway(engine="stunnel")
+
+    def has_ended() -> bool:
+        # It may not listen yet when the first one is opened.
+        tools.run("s2uc", "inbound-request", "--num-conn=1", "--mock", "--s2cs", server.endpoint)
+        tools.run("s2uc", "release", _MOCK, "--s2cs", server.endpoint)
+        return future.done()
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(_closed, tools, f"s2uc watch --s2cs {server.endpoint} --timeout 60")
+        wait_for(has_ended)
+    done = future.result()
+    assert done.returncode == ExitCode.SESSION, done.stderr
+    assert done.stderr.endswith("[OUTPUT_UNWRITABLE]\n")
+
+
+def test_a_control_servers_tool_tells_a_closed_stdout_as_well(tools: Tools) -> None:
+    done = _closed(tools, "s2cs stop --state-directory=none")
+    assert done.returncode == ExitCode.SESSION, done.stderr
+    assert done.stderr.endswith("[OUTPUT_UNWRITABLE]\n")
 
 
 def test_a_help_that_a_full_disk_does_not_take_is_a_sentence(tools: Tools) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -250,14 +252,85 @@ def test_u52_listeners_are_told_when_they_accept(tools: Tools, gateway, echo_tar
     assert request.returncode == 0
 
 
-def test_u52_a_path_is_verified_to_its_target(tools: Tools, opened) -> None:
+def test_u29_a_named_session_gets_other_targets_and_its_connections_go_on(
+    tools: Tools, gateway, echo_target, greeting: str
+) -> None:
+    server = gateway()
+
+    def inbound(target: str, *words: str) -> tuple[str, str]:
+        host, _, port = target.rpartition(":")
+        where = ["--remote-ip", host, "--receiver-ports", port, "--s2cs", server.endpoint]
+        return tools.run("s2uc", "inbound-request", *where, "--name", "beam", "--ticket", "beam.ticket", *words)
+
+    opened = json.loads(inbound(echo_target.endpoint, "--json")[0])
+    host, _, port = opened["session"]["entry_points"][0].rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as running:
+        running.sendall(b"before")
+        assert running.recv(6, socket.MSG_WAITALL) == b"before"
+        out, err = inbound(greeting)
+        words = (
+            f"(targets {echo_target.endpoint}, not {greeting}): new connections go to the new targets, and those that"
+        )
+        assert words in out
+        assert err == ""
+        running.sendall(b"after")
+        assert running.recv(5, socket.MSG_WAITALL) == b"after"
+        with socket.create_connection((host, int(port)), timeout=20) as new:
+            assert new.recv(3, socket.MSG_WAITALL) == b"220"
+    again = json.loads(inbound(greeting, "--json")[0])
+    assert (opened["action"], again["action"]) == ("opened", "none")
+    assert again["session"]["entry_points"] == opened["session"]["entry_points"]
+
+
+def _verified(tools: Tools, server, target: str) -> str:
+    """What `--verify` says of an outbound session to a target."""
+    words = ["s2uc", "outbound-request", "far", target, "--verify", "--s2cs", server.endpoint, "--json"]
+    body = json.loads(tools.run(*words)[0])
+    (entry_point,) = body["session"]["entry_points"]
+    return body["verified"][entry_point]
+
+
+@pytest.fixture
+def greeting() -> Iterator[str]:
+    """A target that speaks first."""
+    with socket.create_server((_HOST, 0)) as listener:
+
+        def greet() -> None:
+            with contextlib.suppress(OSError), listener.accept()[0] as connection:
+                connection.sendall(b"220 at your service")
+                connection.recv(1)
+
+        greeter = threading.Thread(target=greet, daemon=True)
+        greeter.start()
+        yield f"{_HOST}:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A target whose queue is full: whoever connects to it now hears nothing."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((_HOST, 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield f"{_HOST}:{listener.getsockname()[1]}"
+
+
+def test_u52_a_byte_of_the_target_proves_its_path(tools: Tools, gateway, greeting: str) -> None:
+    assert _verified(tools, gateway(), greeting) == "accepted, and a byte came from the target"
+
+
+def test_u52_a_connection_that_stays_open_proves_nothing(tools: Tools, gateway, silent: str) -> None:
+    words = "accepted, and not closed within 5 s; whether the target has it is not known"
+    assert _verified(tools, gateway(), silent) == words
+
+
+def test_u52_a_target_that_waits_for_its_caller_is_told_as_not_known(tools: Tools, opened) -> None:
     server, _, entry_point = opened
-    words = ["s2uc", "outbound-request", "far", entry_point, "--verify", "--s2cs", server.endpoint]
-    out, _ = tools.run(*words, "--json")
-    body = json.loads(out)
-    assert body["verified"] == {
-        body["session"]["entry_points"][0]: "accepted and not closed: the target holds the connection"
-    }
+    assert "whether the target has it is not known" in _verified(tools, server, entry_point)
 
 
 def test_u52_a_path_that_leads_nowhere_is_no_session(tools: Tools, gateway) -> None:

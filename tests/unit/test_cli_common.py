@@ -164,6 +164,43 @@ def test_what_stdout_does_not_take_is_an_error(ended: Callable[..., Any], monkey
     assert err.endswith("[OUTPUT_UNWRITABLE]\n")
 
 
+@pytest.mark.parametrize("words", [("do-it",), ("do-it", "--json")])
+def test_a_stdout_that_is_closed_is_an_error(
+    words: tuple[str, ...], ended: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where the descriptor is closed when it starts, that is what Python makes of it.
+    monkeypatch.setattr(sys, "stdout", None)
+    seen: list[bool] = []
+
+    def act(**_: Any) -> None:
+        seen.append(sys.stdout.isatty())
+        tell("words")
+
+    code, _, err = ended(act, *words)
+    os.close(sys.stdout.fileno())
+    assert (code, seen) == (4, [False])
+    assert err.startswith("tool: error: the output cannot be written: Bad file descriptor. ")
+    assert err.endswith("[OUTPUT_UNWRITABLE]\n")
+
+
+def test_a_stdin_and_a_stderr_that_are_closed_are_empty_and_lose_what_they_get(
+    ended: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    seen: list[Any] = []
+
+    def act(**_: Any) -> None:
+        seen.extend((sys.stdin.read(), sys.stderr.isatty()))
+        tell("lost", err=True)
+        tell("words")
+
+    assert ended(act, "do-it")[:2] == (0, "words\n")
+    assert seen == ["", False]
+    for stream in (sys.stdin, sys.stderr):
+        os.close(stream.fileno())
+
+
 def test_what_stderr_does_not_take_is_lost_and_the_exit_code_stays(
     ended: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

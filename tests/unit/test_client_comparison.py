@@ -8,7 +8,7 @@ import pytest
 
 from scistream.addresses import Endpoint, parse_endpoints
 from scistream.client import tickets
-from scistream.client.comparison import Wish, decide, differences, make_wish, outcome
+from scistream.client.comparison import Action, Wish, decide, differences, make_wish, outcome
 from scistream.client.facts import read_facts
 from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session, reachable, read_event, read_session
@@ -51,15 +51,42 @@ def test_what_is_absent_is_opened() -> None:
         ({"state": "failed", "failure": "haproxy died"}, "state failed (haproxy died)"),
         ({"state": "requested"}, "state requested"),
         ({"connections": 5}, "connections 5, not 2"),
-        ({"targets": ("localhost:5074",)}, "targets localhost:5074, not localhost:5074, [::1]:5075"),
-        ({"targets": ("[::1]:5075", "localhost:5074")}, "targets [::1]:5075, localhost:5074, not"),
-        ({"targets": ()}, "targets , not"),
+        ({"connections": 5, "targets": ()}, "connections 5, not 2 targets , not"),
+        ({"state": "draining", "targets": ("localhost:5074",)}, "state draining targets"),
     ],
 )
 def test_what_differs_is_opened_anew_and_named(changes: dict[str, Any], words: str) -> None:
     decision = decide(Wish(_REQUEST), dataclasses.replace(_SESSION, **changes))
-    assert decision.opens
+    assert (decision.opens, decision.retargets, decision.action) == (True, False, Action.REOPENED)
     assert words in " ".join(decision.differences)
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (("localhost:5074",), "targets localhost:5074, not localhost:5074, [::1]:5075"),
+        (("[::1]:5075", "localhost:5074"), "targets [::1]:5075, localhost:5074, not"),
+        ((), "targets , not"),
+    ],
+)
+def test_where_nothing_but_the_targets_differs_the_session_runs_on(targets: tuple[str, ...], words: str) -> None:
+    decision = decide(Wish(_REQUEST), dataclasses.replace(_SESSION, targets=targets))
+    assert (decision.opens, decision.retargets, decision.writes_ticket) == (False, True, False)
+    assert words in " ".join(decision.differences)
+    told = outcome(Wish(_REQUEST), decision, _SESSION)
+    assert (told.changed, told.action) == (True, Action.RETARGETED)
+
+
+def test_the_ticket_of_a_retargeted_session_tells_its_new_targets(tmp_path: Path) -> None:
+    wish = Wish(_REQUEST, tmp_path / "ticket.json", "", _ticket())
+    decision = decide(wish, dataclasses.replace(_KEYED, targets=("localhost:1",)))
+    assert (decision.opens, decision.retargets, decision.writes_ticket) == (False, True, True)
+
+
+def test_other_targets_do_not_bring_a_lost_key_back(tmp_path: Path) -> None:
+    decision = decide(Wish(_REQUEST, tmp_path / "ticket.json"), dataclasses.replace(_KEYED, targets=("localhost:1",)))
+    assert (decision.opens, decision.retargets) == (True, False)
+    assert decision.differences[-1] == "its key is lost"
 
 
 def test_addresses_are_compared_by_value_and_used_in_turn() -> None:
@@ -167,8 +194,8 @@ def test_facts_are_plain_data_and_tell_the_encryption_in_use() -> None:
 
 def test_targets_that_an_application_controller_names_are_good_as_they_are() -> None:
     request = dataclasses.replace(_REQUEST, targets=())
-    assert decide(Wish(request), _SESSION).opens
-    assert not decide(Wish(request, any_targets=True), _SESSION).opens
+    assert decide(Wish(request), _SESSION).retargets
+    assert decide(Wish(request, any_targets=True), _SESSION).action is Action.NOTHING
 
 
 def test_an_outbound_session_of_another_encryption_is_not_as_wished() -> None:

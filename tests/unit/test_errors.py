@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import string
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import scistream
 from scistream.errors import CATALOGUE, Code, ExitCode, SciStreamError, one_line
 
 
@@ -51,6 +54,21 @@ def test_every_error_crosses_the_wire_unchanged(code: Code) -> None:
     received = SciStreamError.from_wire(error.to_wire())
     assert received is not None
     assert (received.code, str(received)) == (error.code, str(error))
+
+
+def _said() -> set[str]:
+    """The codes that some module names otherwise than to compare with them."""
+    root = Path(scistream.__file__).parent
+    paths = {*root.rglob("*.py"), *(root.parents[1] / "plugins").rglob("*.py")} - {root / "errors.py"}
+    trees = [ast.parse(path.read_text()) for path in paths]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    compared = {id(inner) for node in nodes if isinstance(node, ast.Compare) for inner in ast.walk(node)}
+    named = (node for node in nodes if isinstance(node, ast.Attribute) and id(node) not in compared)
+    return {node.attr for node in named if isinstance(node.value, ast.Name) and node.value.id == "Code"}
+
+
+def test_every_code_is_raised_somewhere() -> None:
+    assert {code.name for code in Code} - _said() == set()
 
 
 def test_the_catalogue_is_in_the_order_of_its_codes() -> None:

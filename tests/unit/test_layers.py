@@ -16,6 +16,7 @@ _LAYERS = {
     "terms": 0,
     "addresses": 0,
     "atomic_files": 0,
+    "clocks": 0,
     "durations": 0,
     "places": 0,
     "protocol": 1,

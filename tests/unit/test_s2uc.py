@@ -18,7 +18,7 @@ from scistream.cli import appctrl, s2uc
 from scistream.cli.calling import parse_control_server, parse_remote_host, spell_channel, targets_at
 from scistream.cli.common import run
 from scistream.cli.telling import Teller, next_step
-from scistream.client import ControlServer, Session
+from scistream.client import Action, ControlServer, Outcome, Session
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, Uid
 
@@ -32,6 +32,13 @@ _FAR_WORDS = (
     "server, ITS_CERTIFICATE the file with that control server's certificate (or its facility's CA)."
 )
 _HEAVY = {"ansible", "asyncio", "cryptography", "google", "grpc", "jinja2", "pydantic", "structlog", "tenacity"}
+
+
+def test_the_file_of_defaults_is_named_in_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "none.toml"
+    done = CliRunner().invoke(s2uc.command, ["list"], env={"SCISTREAM_S2UC_CONFIG": str(path)})
+    assert isinstance(done.exception, SciStreamError)
+    assert (done.exception.code, done.exception.facts["path"]) == (Code.CONFIGURATION_UNREADABLE, str(path))
 
 
 @pytest.mark.parametrize("tool", ["s2uc", "appctrl"])
@@ -252,3 +259,24 @@ def test_u52_what_was_verified_is_told_beside_each_entry_point(capsys: pytest.Ca
     assert "  entry point 192.0.2.7:5100 -> localhost:5074: accepted and not closed\n" in capsys.readouterr().out
     Teller("s2uc", as_json=True).session(_SESSION, _SERVER, verified=verified)
     assert json.loads(capsys.readouterr().out)["verified"] == verified
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("reopened", "released and opened anew, which cut its connections."),
+        ("retargeted", "new connections go to the new targets, and those that ran go on."),
+        ("ticket_written", "its ticket was written again."),
+    ],
+)
+def test_u29_what_was_done_about_a_session_that_was_there_is_told(
+    action: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = _SESSION.as_dict()
+    outcome = Outcome(_SESSION, True, facts, facts, ("targets a:1, not b:2",), action=Action(action))
+    Teller("s2uc").found(outcome)
+    told = capsys.readouterr().out
+    assert told.startswith("It was there and not as wished for (targets a:1, not b:2): ")
+    assert told.endswith(f"{words}\n")
+    Teller("s2uc", as_json=True).session(_SESSION, _SERVER, action=action)
+    assert json.loads(capsys.readouterr().out)["action"] == action

@@ -23,6 +23,7 @@ GLOBUS = "https://auth.globus.org"
 ID = "2c8d9f3e-0b1a-4c5d-8e7f-6a5b4c3d2e1f"
 SCOPE = f"{GLOBUS}/scopes/{ID}/scistream"
 NOW = 1_000_000.0
+A, B = "a.example:5000", "b.example:5000"
 GOOD = StoredToken(SCOPE, GLOBUS, "native-app", "access-one", "refresh-one", NOW + 600)
 OLD = dataclasses.replace(GOOD, expires=NOW - 1)
 
@@ -88,14 +89,19 @@ def test_u18_the_store_lies_in_the_users_configuration_and_is_theirs_alone(token
 
 def test_no_store_is_no_token(store):
     assert store.read() == {}
-    assert Tokens(store).find(None) is None
+    assert Tokens(store).find(None, A) is None
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o660])
 def test_u18_a_store_that_others_can_read_is_refused(tokens, mode):
     tokens.keep(GOOD)
     tokens.store.path.chmod(mode)
-    for call in (tokens.store.read, lambda: tokens.find(None), lambda: tokens.find(SCOPE), lambda: tokens.keep(GOOD)):
+    for call in (
+        tokens.store.read,
+        lambda: tokens.find(None, A),
+        lambda: tokens.find(SCOPE, A),
+        lambda: tokens.keep(GOOD),
+    ):
         error = refused(call)
         assert (error.code, error.exit_code) == (Code.BAD_TOKEN_STORE, ExitCode.AUTHENTICATION)
         assert f"it is not for its owner alone (mode {mode:04o})" in str(error)
@@ -122,6 +128,8 @@ def test_a_directory_that_others_can_write_into_is_refused(tokens):
             "it is damaged",
         ),
         (json.dumps({"version": 1, "tokens": [dataclasses.asdict(GOOD) | {"expires": "x"}]}).encode(), "it is damaged"),
+        (json.dumps({"version": 1, "tokens": [dataclasses.asdict(GOOD) | {"servers": [7]}]}).encode(), "it is damaged"),
+        (json.dumps({"version": 1, "tokens": [dataclasses.asdict(GOOD) | {"servers": "x"}]}).encode(), "it is damaged"),
         (b'{"version": 2, "tokens": []}', "it is of version 2, and this reads version 1"),
     ],
 )
@@ -170,27 +178,102 @@ def test_no_token_is_in_what_is_printed_of_one():
     assert "refresh-one" not in repr(GOOD)
 
 
-def test_the_only_token_is_sent_unasked_and_of_two_the_one_that_is_named(tokens):
+def test_a_token_goes_unasked_only_where_it_was_named_before(tokens):
     tokens.keep(GOOD)
-    assert (tokens.find(None), tokens.find(SCOPE), tokens.find(ID)) == ("access-one",) * 3
+    # The only login that there is, and B could replay it at A.
+    assert tokens.find(None, B) is None
+    assert (tokens.find(SCOPE, A), tokens.find(None, A)) == ("access-one", "access-one")
+    assert tokens.find(None, B) is None
+    assert tokens.find(None, "a.example:5001") is None
+    assert tokens.store.read()[SCOPE].servers == (A,)
+
+
+def test_of_two_tokens_each_goes_to_its_own_control_server(tokens):
+    tokens.keep(GOOD)
     tokens.keep(dataclasses.replace(GOOD, scope="other", access_token="access-other"))
-    assert (tokens.find(None), tokens.find(ID), tokens.find("other")) == (None, "access-one", "access-other")
+    assert (tokens.find(ID, A), tokens.find("other", B)) == ("access-one", "access-other")
+    assert (tokens.find(None, A), tokens.find(None, B)) == ("access-one", "access-other")
+
+
+def test_a_control_server_gets_unasked_what_was_named_for_it_last(tokens):
+    tokens.keep(GOOD)
+    tokens.keep(dataclasses.replace(GOOD, scope="other", access_token="access-other"))
+    for scope in (SCOPE, "other"):
+        tokens.find(scope, A)
+    assert tokens.find(None, A) == "access-other"
+    assert {scope: token.servers for scope, token in tokens.store.read().items()} == {SCOPE: (), "other": (A,)}
+
+
+def test_what_is_known_of_a_control_server_outlives_a_login_and_ends_with_a_logout(tokens):
+    tokens.keep(GOOD)
+    tokens.bind(SCOPE, A)
+    tokens.keep(dataclasses.replace(GOOD, access_token="access-anew"))
+    assert tokens.find(None, A) == "access-anew"
+    tokens.forget(SCOPE)
+    tokens.keep(GOOD)
+    assert tokens.find(None, A) is None
+
+
+def test_what_is_known_already_is_not_written_again(tokens):
+    tokens.keep(GOOD)
+    tokens.find(SCOPE, A)
+    before = tokens.store.path.stat().st_ino
+    tokens.find(SCOPE, A)
+    assert tokens.store.path.stat().st_ino == before
+
+
+def test_a_store_of_before_is_read_and_its_tokens_are_nowhere_sent_unasked(tokens):
+    tokens.keep(GOOD)
+    entry = {key: value for key, value in dataclasses.asdict(GOOD).items() if key != "servers"}
+    tokens.store.path.write_text(json.dumps({"version": 1, "tokens": [entry]}))
+    assert tokens.store.read() == {SCOPE: GOOD}
+    assert (tokens.find(None, A), tokens.find(SCOPE, A), tokens.find(None, A)) == (None, "access-one", "access-one")
+
+
+def test_a_token_that_was_named_is_sent_also_where_nothing_can_be_remembered(tokens, monkeypatch):
+    tokens.keep(GOOD)
+
+    def full(_):
+        raise SciStreamError(Code.FILE_UNWRITABLE, path="tokens.json", reason="Read-only file system")
+
+    monkeypatch.setattr(tokens.store, "write", full)
+    assert tokens.find(SCOPE, A) == "access-one"
+    assert tokens.find(None, A) is None
+
+
+@pytest.mark.parametrize("leave", ["write", "logout", "logout of a damaged store"])
+def test_what_a_killed_write_left_is_removed_with_its_tokens(tokens, leave):
+    tokens.keep(GOOD)
+    directory = tokens.store.path.parent
+    left = directory / ".tokens.json.x7_k2m9a"
+    left.write_text('{"access_token": "access-one"}')
+    others = directory / "s2uc.toml"
+    others.write_text("")
+    if leave == "write":
+        tokens.keep(GOOD)
+    else:
+        if "damaged" in leave:
+            tokens.store.path.write_text("{")
+        tokens.forget(None)
+    assert not left.exists()
+    assert others.exists()
+    assert tokens.store.path.exists() is (leave == "write")
 
 
 def test_u16_a_scope_that_was_named_has_to_be_there(tokens):
-    error = refused(tokens.find, ID)
+    error = refused(tokens.find, ID, A)
     assert (error.code, error.exit_code) == (Code.LOGIN_WANTED, ExitCode.AUTHENTICATION)
     assert f"s2uc login --scope {SCOPE}" in error.remedy
 
 
 def test_u17_a_token_that_ends_is_refreshed_and_its_successors_are_stored(tokens, provider):
     tokens.keep(OLD)
-    assert tokens.find(SCOPE) == "access-two"
+    assert tokens.find(SCOPE, A) == "access-two"
     form = {"grant_type": "refresh_token", "refresh_token": "refresh-one", "client_id": "native-app"}
     assert provider.asked == [("/v2/oauth2/token", form)]
-    successor = StoredToken(SCOPE, GLOBUS, "native-app", "access-two", "refresh-two", NOW + 3600)
+    successor = StoredToken(SCOPE, GLOBUS, "native-app", "access-two", "refresh-two", NOW + 3600, (A,))
     assert tokens.store.read() == {SCOPE: successor}
-    assert tokens.find(None) == "access-two"
+    assert tokens.find(None, A) == "access-two"
     assert len(provider.asked) == 1
 
 
@@ -209,7 +292,7 @@ def test_u17_who_waited_for_another_programs_refresh_does_not_refresh_again(toke
         return locked()
 
     monkeypatch.setattr(tokens.store, "locked", another_was_first)
-    assert tokens.find(SCOPE) == "access-of-another"
+    assert tokens.fresh(SCOPE).access_token == "access-of-another"
     assert provider.asked == []
 
 
@@ -218,33 +301,37 @@ def test_u17_who_waited_for_another_programs_refresh_does_not_refresh_again(toke
 def test_u17_a_refresh_that_fails_leaves_what_is_still_good(tokens, provider, left, found, status):
     provider.status = status
     tokens.keep(dataclasses.replace(GOOD, expires=NOW + left))
+    tokens.bind(SCOPE, A)
     # Nobody named it: the control server may want none.
-    assert tokens.find(None) == found
+    assert tokens.find(None, A) == found
     if found is None:
-        assert refused(tokens.find, SCOPE).code is (Code.PROVIDER_UNAVAILABLE if status == 503 else Code.LOGIN_WANTED)
+        assert refused(tokens.find, SCOPE, A).code is (
+            Code.PROVIDER_UNAVAILABLE if status == 503 else Code.LOGIN_WANTED
+        )
     assert SCOPE in tokens.store.read()
 
 
 def test_a_token_without_an_end_or_a_refresh_token_is_used_while_it_lasts(tokens, provider):
     tokens.keep(dataclasses.replace(GOOD, expires=None))
-    assert tokens.find(SCOPE) == "access-one"
+    assert tokens.find(SCOPE, A) == "access-one"
     tokens.keep(dataclasses.replace(GOOD, refresh_token="", expires=NOW + 1))
-    assert tokens.find(SCOPE) == "access-one"
+    assert tokens.find(SCOPE, A) == "access-one"
     tokens.keep(dataclasses.replace(OLD, refresh_token=""))
-    assert refused(tokens.find, SCOPE).code is Code.LOGIN_WANTED
+    assert refused(tokens.find, SCOPE, A).code is Code.LOGIN_WANTED
     assert provider.asked == []
 
 
 def test_the_environments_token_goes_first(monkeypatch, tmp_path, store):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    assert token_for(None) is None
+    assert token_for(None, A) is None
     with store.locked():
         store.write({SCOPE: dataclasses.replace(GOOD, expires=None)})
-    assert token_for(None) == "access-one"
-    assert token_for(ID) == "access-one"
+    assert token_for(None, A) is None
+    assert token_for(ID, A) == "access-one"
+    assert token_for(None, A) == "access-one"
     monkeypatch.setenv("SCISTREAM_TOKEN", "from-the-environment")
-    assert token_for(None) == "from-the-environment"
-    assert token_for("other") == "from-the-environment"
+    assert token_for(None, A) == "from-the-environment"
+    assert token_for("other", B) == "from-the-environment"
 
 
 def test_a_logout_revokes_both_tokens_and_removes_the_file_with_the_last(tokens, provider):

@@ -32,8 +32,8 @@ class Verifier(Protocol):
     scope: str
     """What a token has to be for; empty where none is asked for."""
 
-    async def verify(self, token: str | None) -> Identity:
-        """Who has the token; None where the call carried none.
+    async def verify(self, token: str | None, host: str = "") -> Identity:
+        """Who has the token; None where the call carried none. `host` is where it comes from, for fairness alone.
 
         Raises:
             SciStreamError: AUTHENTICATION_REQUIRED, TOKEN_REFUSED, PROVIDER_UNAVAILABLE.
@@ -46,7 +46,7 @@ class NoAuthentication:
     name = NO_AUTH
     scope = ""
 
-    async def verify(self, token: str | None) -> Identity:
+    async def verify(self, token: str | None, host: str = "") -> Identity:
         """See `Verifier.verify`."""
-        del token
+        del token, host
         return Identity(NO_AUTH)

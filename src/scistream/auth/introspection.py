@@ -11,7 +11,8 @@ from typing import Any, Final
 from scistream.auth.asking import Answer, Asker
 from scistream.auth.identities import Identity
 from scistream.auth.providers import find_endpoints, host_of
-from scistream.auth.verdicts import Clock, Verdict, Verdicts
+from scistream.auth.verdicts import Verdict, Verdicts
+from scistream.clocks import Clocks
 from scistream.errors import Code, SciStreamError, one_line
 from scistream.terms import RESERVED_SUBJECTS
 
@@ -20,8 +21,12 @@ __all__ = ["DEADLINE", "Demands", "TokenIntrospection", "method_name"]
 DEADLINE: Final = 5.0
 """Seconds that a provider has to say whether a token is good, all steps together."""
 
-# Questions under way at once: more are refused, so that a flood of made-up tokens fills neither memory nor provider.
+# Questions under way at once about tokens that were never good, in all and from one host: more are refused, so that a
+# flood of made-up tokens fills neither memory nor provider, and keeps nobody else out.
 _QUESTIONS: Final = 256
+_QUESTIONS_OF_HOST: Final = 32
+# Of those, so many are put to the provider at a time. The asker's other connections are left to tokens that were good.
+_PUT: Final = 12
 # Seconds for which the provider's clock may be ahead of ours.
 _SKEW: Final = 30.0
 # Seconds after which a provider is asked again where its endpoints are.
@@ -57,27 +62,30 @@ class TokenIntrospection:
     Args:
         demands: what a token has to be.
         asker: how the provider is asked.
-        clock: passed in.
+        clocks: passed in.
     """
 
-    def __init__(self, demands: Demands, asker: Asker, clock: Clock | None = None) -> None:
+    def __init__(self, demands: Demands, asker: Asker, clocks: Clocks | None = None) -> None:
         self.name = method_name(demands.provider)
         self.scope = demands.scope
         self._demands = demands
         self._asker = asker
-        self._clock = clock or Clock()
-        self._verdicts = Verdicts(self._clock)
+        self._clocks = clocks or Clocks()
+        self._verdicts = Verdicts(self._clocks)
         self._questions = dict[bytes, asyncio.Task[Verdict]]()
+        # Where the questions about tokens come from that were never good.
+        self._strange = dict[bytes, str]()
+        self._put = asyncio.Semaphore(_PUT)
         self._endpoint = ("", 0.0)
 
-    async def verify(self, token: str | None) -> Identity:
+    async def verify(self, token: str | None, host: str = "") -> Identity:
         """See `Verifier.verify`."""
         if token is None:
             raise SciStreamError(Code.AUTHENTICATION_REQUIRED, scope=self.scope)
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise self._refused("it has characters that no token has")
         digest = hashlib.sha256(token.encode()).digest()
-        verdict = self._verdicts.find(digest) or await self._asked_once(digest, token)
+        verdict = self._verdicts.find(digest) or await self._asked_once(digest, token, host)
         if verdict.identity is None:
             raise self._refused(verdict.refusal)
         return verdict.identity
@@ -85,24 +93,39 @@ class TokenIntrospection:
     def _refused(self, reason: str) -> SciStreamError:
         return SciStreamError(Code.TOKEN_REFUSED, scope=self.scope, reason=reason)
 
-    async def _asked_once(self, digest: bytes, token: str) -> Verdict:
+    async def _asked_once(self, digest: bytes, token: str, host: str) -> Verdict:
         """Many calls with one token are one question; who goes away meanwhile does not end it for the others."""
         question = self._questions.get(digest)
         if question is None:
-            if len(self._questions) >= _QUESTIONS:
-                raise self._asker.failure(f"{_QUESTIONS} tokens wait for its answer already")
-            question = asyncio.create_task(self._ask(digest, token))
+            question = asyncio.create_task(self._asked(digest, token, host))
             self._questions[digest] = question
             question.add_done_callback(lambda _: self._questions.pop(digest, None))
         return await asyncio.shield(question)
 
+    async def _asked(self, digest: bytes, token: str, host: str) -> Verdict:
+        if self._verdicts.was_good(digest):
+            async with self._asker.deadline():
+                return await self._ask(digest, token)
+        self._require_room(host)
+        self._strange[digest] = host
+        try:
+            async with self._asker.deadline(), self._put:
+                return await self._ask(digest, token)
+        finally:
+            del self._strange[digest]
+
+    def _require_room(self, host: str) -> None:
+        if list(self._strange.values()).count(host) >= _QUESTIONS_OF_HOST:
+            raise self._asker.failure(f"{_QUESTIONS_OF_HOST} new tokens of this host wait for its answer already")
+        if len(self._strange) >= _QUESTIONS:
+            raise self._asker.failure(f"{_QUESTIONS} new tokens wait for its answer already")
+
     async def _ask(self, digest: bytes, token: str) -> Verdict:
-        asked = self._clock.steady()
-        async with self._asker.deadline():
-            endpoint = await self._find_endpoint()
-            form = {"token": token, "token_type_hint": "access_token"}
-            basic = (self._demands.client_id, self._demands.client_secret)
-            answer = await self._asker.post(endpoint, form, basic=basic)
+        asked = self._clocks.boot()
+        endpoint = await self._find_endpoint()
+        form = {"token": token, "token_type_hint": "access_token"}
+        basic = (self._demands.client_id, self._demands.client_secret)
+        answer = await self._asker.post(endpoint, form, basic=basic)
         verdict = self._judge(self._body(answer))
         self._verdicts.keep(digest, verdict, asked)
         return verdict
@@ -111,11 +134,11 @@ class TokenIntrospection:
         if self._demands.introspection_url:
             return self._demands.introspection_url
         endpoint, until = self._endpoint
-        if not endpoint or until < self._clock.steady():
+        if not endpoint or until < self._clocks.boot():
             endpoint = (await find_endpoints(self._asker, self._demands.provider)).introspection
             if not endpoint:
                 raise self._asker.failure("it names no introspection endpoint; introspection_url can name one")
-            self._endpoint = (endpoint, self._clock.steady() + _ENDPOINTS_KEPT)
+            self._endpoint = (endpoint, self._clocks.boot() + _ENDPOINTS_KEPT)
         return endpoint
 
     def _body(self, answer: Answer) -> Mapping[str, Any]:
@@ -143,7 +166,7 @@ class TokenIntrospection:
 
     def _refusal(self, body: Mapping[str, Any]) -> str:
         """Why an active token is not good here, or nothing."""
-        now, demands = self._clock.wall(), self._demands
+        now, demands = self._clocks.wall(), self._demands
         expires, begins = self._moment(body, "exp"), self._moment(body, "nbf")
         audience, missing = _words(body.get("aud")), set(demands.scope.split()) - set(_words(body.get("scope")))
         issuer = body.get("iss")

@@ -106,7 +106,7 @@ CHANNEL: Final = options_of(
         show_default=True,
         help="How long one call to the control server may take.",
     ),
-    click.option("--scope", help="Which stored token is sent (s2uc login); default: the only one."),
+    click.option("--scope", help="Which stored token is sent (s2uc login); default: as the last time."),
     compat_option,
 )
 RECEIVER_PORTS_OPTION: Final = click.option(
@@ -127,16 +127,16 @@ def control_server(address: Endpoint, options: dict[str, Any], *, token: str | N
         address=address,
         server_certificate=Path(options["server_cert"]) if options["ssl"] else None,
         plain_text=not options["ssl"],
-        token=token or _token(options),
+        token=token or _token(options, address),
         timeout=options["timeout"],
     )
 
 
-def _token(options: dict[str, Any]) -> str | None:
+def _token(options: dict[str, Any], address: Endpoint) -> str | None:
     from scistream.client.tokens import token_for
 
     if options["ssl"] or options["scope"]:
-        return token_for(options["scope"])
+        return token_for(options["scope"], str(address))
     # Where nobody asked for it, a stored token does not travel as plain text.
     return os.environ.get(TOKEN_VARIABLE) or None
 

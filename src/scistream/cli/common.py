@@ -90,6 +90,20 @@ def tell(words: str, *, err: bool = False) -> None:
             raise SciStreamError(Code.OUTPUT_UNWRITABLE, reason=error.strerror or str(error)) from None
 
 
+def _open_closed() -> None:
+    """Open the standard streams that the tool was started without.
+
+    Their numbers would go to the next files and sockets. What is told on a stdout like that fails, as a full disk does:
+    a descriptor that is only for reading takes no words.
+    """
+    for name, flags, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free: its own.
+            descriptor = os.open(os.devnull, flags)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115 - for as long as it runs
+
+
 def _give_up(stream: TextIO) -> None:
     """Let go what a stream still holds: the interpreter writes it at its end, and would fail once more."""
     with contextlib.suppress(OSError):
@@ -108,6 +122,7 @@ def run(command: click.Command, program: str, arguments: Sequence[str] | None = 
         program: what the tool is called in its messages.
         arguments: without the program's name; None takes those of the process.
     """
+    _open_closed()
     words = list(sys.argv[1:] if arguments is None else arguments)
     fail = functools.partial(_fail, program, as_json=_JSON in words)
     try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from scistream.cli.telling import Teller, spell_registration, way_out
 from scistream.client import (
+    Action,
     Connection,
     ControlServer,
     Opener,
@@ -54,13 +55,15 @@ def open_and_tell(
             teller.found(outcome)
             if outcome.session:
                 verified = try_entry_points(outcome.session.entry_points) if verify else None
-                teller.session(outcome.session, server, ticket=wish.ticket, verified=verified)
+                action = outcome.action.value
+                teller.session(outcome.session, server, ticket=wish.ticket, verified=verified, action=action)
 
 
 def _opened(connection: Connection, wish: Wish, opener: Opener) -> Outcome:
     """Open the session; one that has a name may be there already."""
     if not wish.name:
-        return Outcome(open_with_ticket(connection, wish, opener), changed=True, before=None, after=None)
+        session = open_with_ticket(connection, wish, opener)
+        return Outcome(session, changed=True, before=None, after=None, action=Action.OPENED)
     return ensure_session(connection, wish.request, ticket=wish.ticket, name=wish.name, opener=opener)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from scistream.cli.common import CONTEXT, options_of, run, version_option
+from scistream.cli.common import CONTEXT, options_of, run, tell, version_option
 from scistream.errors import Code, ExitCode, SciStreamError
 
 if TYPE_CHECKING:
@@ -55,10 +55,11 @@ _SETTINGS: Final = options_of(
     _option("--audience", "ID", "Whom tokens have to be for. [the client id]"),
     _option("--scope", "SCOPE", "What tokens have to be good for. [https://auth.globus.org/scopes/ID/scistream]"),
     _option("--operators", "SUBJECTS", "Who may see and change everybody's sessions, with commas between."),
-    _option("--hello-timeout", "SECONDS", "How long a request waits for its hello, and then for its update. [180]"),
-    _option("--lease", "SECONDS", "How long a session lasts that asks for nothing else; 0: no end. [0]"),
-    _option("--longest-lease", "SECONDS", "The longest lease that can be asked for; 0: no end. [0]"),
-    _option("--quarantine", "SECONDS", "How long a released port is given to nobody. [1]"),
+    _option("--hello-timeout", "TIME", "How long a request waits for its hello, and then for its update. [180]"),
+    _option("--lease", "TIME", "How long a session lasts that asks for nothing else: 90, 30m, 8h. [unlimited]"),
+    _option("--longest-lease", "TIME", "The longest lease that can be asked for. [unlimited]"),
+    _option("--quarantine", "TIME", "How long a released port is given to nobody. [1]"),
+    _option("--ports-per-owner", "NUMBER", "Ports that one user's sessions may have together; 0: all of them. [0]"),
     _option("--metrics-port", "PORT", "Serve Prometheus metrics there; 0: nowhere. [0]"),
     _option("--metrics-ip", "IP", "Address of the metrics port. [127.0.0.1]"),
     _option("--log-file", "FILE", "Log there in place of stderr."),
@@ -108,7 +109,7 @@ def _settings(*layers: dict[str, Any]) -> Settings:
     if exposed and not settings.compat:
         raise SciStreamError(Code.SECRET_EXPOSED)
     if exposed:
-        click.echo(f"{_PROGRAM}: warning: {SciStreamError(Code.SECRET_EXPOSED)}", err=True)
+        tell(f"{_PROGRAM}: warning: {SciStreamError(Code.SECRET_EXPOSED)}", err=True)
     # Data servers get this environment.
     os.environ.pop(f"{ENVIRONMENT_PREFIX}CLIENT_SECRET", None)
     return settings
@@ -152,11 +153,11 @@ def start(context: click.Context, /, timeout: float, **options: Any) -> None:
     try:
         running, fresh = daemon.start(settings, timeout=timeout)
     except daemon.StartError as failure:
-        click.echo(str(failure), err=True)
+        tell(str(failure), err=True)
         sys.exit(failure.exit_code)
     if fresh:
         _warn(settings)
-    click.echo(f"{'started' if fresh else 'already running'}: pid {running.pid}, {running.address}")
+    tell(f"{'started' if fresh else 'already running'}: pid {running.pid}, {running.address}")
 
 
 @command.command()
@@ -168,7 +169,7 @@ def check(context: click.Context, /, **options: Any) -> None:
     _warn(settings)
     channel = "TLS" if settings.ssl else "plain text"
     told = f"{settings.address}, {settings.type}, entry points {settings.port_range}, {channel}"
-    click.echo(f"good: {told}, {_authentication(settings)}")
+    tell(f"good: {told}, {_authentication(settings)}")
 
 
 def _authentication(settings: Settings) -> str:
@@ -186,7 +187,7 @@ def _warn(settings: Settings) -> None:
     from scistream.engines import find_engine
 
     for warning in warnings(settings, find_engine(settings.type), judge(settings)):
-        click.echo(f"{_PROGRAM}: warning: {warning}", err=True)
+        tell(f"{_PROGRAM}: warning: {warning}", err=True)
 
 
 @command.command()
@@ -201,7 +202,7 @@ def stop(context: click.Context, /, release: bool, timeout: float, **options: An
 
     ended = daemon.stop(settings.state_directory, release=release, timeout=timeout)
     left = _release_leftovers(settings) if release else 0
-    click.echo(("stopped" if ended else "not running") + (f", {left} left sessions released" if left else ""))
+    tell(("stopped" if ended else "not running") + (f", {left} left sessions released" if left else ""))
 
 
 def _release_leftovers(settings: Settings) -> int:
@@ -236,17 +237,15 @@ def status(context: click.Context, /, as_json: bool, **options: Any) -> None:
         _echo_json({"running": True, "state_directory": str(settings.state_directory), **facts})
         return
     for warning in found.warnings:
-        click.echo(f"{_PROGRAM}: warning: {warning}", err=True)
+        tell(f"{_PROGRAM}: warning: {warning}", err=True)
     channel = "TLS" if facts["tls"] else "plain text"
-    click.echo(
-        "running: pid {pid}, {address}, {engine}, {}, {authentication}, sessions: {sessions}".format(channel, **facts)
-    )
+    tell("running: pid {pid}, {address}, {engine}, {}, {authentication}, sessions: {sessions}".format(channel, **facts))
 
 
 def _echo_json(facts: dict[str, object]) -> None:
     import json
 
-    click.echo(json.dumps(facts))
+    tell(json.dumps(facts))
 
 
 if __name__ == "__main__":

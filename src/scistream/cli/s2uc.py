@@ -75,7 +75,7 @@ _REMOTE_IP: Final = click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    envvar="S2UC_CONFIG",
+    envvar="SCISTREAM_S2UC_CONFIG",
     show_envvar=True,
     help="TOML file with your defaults of options. [default: ~/.config/scistream/s2uc.toml, where it is there]",
 )

@@ -24,6 +24,12 @@ _PROTECTION = {
     "none": "not encrypted between the gateways",
     "tls-psk": "TLS 1.3 with a key of its own between the gateways",
 }
+# By what was done about a session that was not as wished for.
+_DONE = {
+    "reopened": ": it was released and opened anew, which cut its connections",
+    "retargeted": ": new connections go to the new targets, and those that ran go on",
+    "ticket_written": ": its ticket was written again",
+}
 # What only the other facility knows.
 _CONTROL_SERVER, _CERTIFICATE = "ITS_CONTROL_SERVER", "ITS_CERTIFICATE"
 _TO_FILL_IN = (
@@ -61,7 +67,7 @@ class Teller:
         if not outcome.changed:
             self.say("It was there already, as wished for: nothing was changed.")
         elif outcome.before and outcome.differences:
-            self.say(f"It was there and not as wished for ({'; '.join(outcome.differences)}).")
+            self.say(f"It was there and not as wished for ({'; '.join(outcome.differences)}){_DONE[outcome.action]}.")
 
     def session(
         self,
@@ -70,8 +76,12 @@ class Teller:
         *,
         ticket: Path | None = None,
         verified: Mapping[str, str] | None = None,
+        action: str = "opened",
     ) -> None:
-        """A session that runs, what its entry points were found to do where somebody looked, and what to do next."""
+        """A session that runs, what its entry points were found to do where somebody looked, and what to do next.
+
+        `action` is what was done to have it, for machines.
+        """
         self.say(
             f"{session.direction.value.capitalize()} session {session.uid} runs on {server.address}{_how(session)}."
         )
@@ -90,8 +100,8 @@ class Teller:
             self.say(_TO_FILL_IN)
         else:
             self.say("The application connects to an entry point above.")
-        body = {"session": session.as_dict(), "ticket": str(ticket) if ticket else None, "next": command}
-        self.result(body | ({"verified": dict(verified)} if verified else {}))
+        told = {"session": session.as_dict(), "action": action, "ticket": str(ticket) if ticket else None}
+        self.result(told | {"next": command} | ({"verified": dict(verified)} if verified else {}))
 
     def result(self, body: dict[str, Any]) -> None:
         """For machines."""

@@ -47,6 +47,7 @@ def register(group: click.Group) -> None:
     epilog=examples(
         "s2uc login --scope 2c8d9f3e-0b1a-4c5d-8e7f-6a5b4c3d2e1f --client-id 7b6a5c4d-3e2f-4a1b-9c8d-7e6f5a4b3c2d",
         "s2uc login --scope scistream --provider https://idp.example/realms/beam --client-id s2uc",
+        "s2uc login --scope 2c8d9f3e-0b1a-4c5d-8e7f-6a5b4c3d2e1f --s2cs gateway.example",
     ),
 )
 @click.option("--scope", required=True, help=_SCOPE_HELP)
@@ -66,8 +67,14 @@ def register(group: click.Group) -> None:
 )
 @click.option("--redirect-url", default="", metavar="URL", help="Its redirect address, where it has another.")
 @click.option("--force", is_flag=True, help="Log in anew, also with a token that looks good.")
+@click.option(
+    "--s2cs",
+    type=parse_control_server,
+    metavar="HOST[:PORT]",
+    help="The control server that gets the token from now on where --scope is not said.",
+)
 @AS_JSON
-def _login(scope: str, as_json: bool, force: bool, **options: Any) -> None:
+def _login(scope: str, as_json: bool, force: bool, s2cs: Endpoint | None, **options: Any) -> None:
     """Log in in a browser, and store the token for the commands that follow."""
     from scistream.auth.providers import parse_scope
     from scistream.client.tokens import Tokens
@@ -79,9 +86,13 @@ def _login(scope: str, as_json: bool, force: bool, **options: Any) -> None:
     else:
         token = _logged_in(tokens, scope, options)
         teller.say(f"You are logged in for {scope}.")
+    if s2cs:
+        tokens.bind(scope, str(s2cs))
+        token = tokens.fresh(scope)
     if os.environ.get(TOKEN_VARIABLE):
         teller.warn(f"{TOKEN_VARIABLE} is set, and goes before what is stored here.")
     teller.say(_until(token))
+    teller.say(_whither(token))
     teller.result(_as_dict(token, tokens.now()))
 
 
@@ -195,6 +206,7 @@ def _tell_stored(teller: Teller, scope: str | None) -> None:
     for token in chosen:
         teller.say(f"{token.scope} ({token.provider})")
         teller.say(f"  {_until(token)}")
+        teller.say(f"  {_whither(token)}")
     teller.say("No control server was asked: name one with --s2cs.")
     teller.result({"environment": in_environment, "tokens": [_as_dict(token, tokens.now()) for token in chosen]})
 
@@ -225,12 +237,19 @@ def _as_dict(token: StoredToken, now: float) -> dict[str, Any]:
         "expires": token.expires,
         "is_good": token.lasts(now),
         "is_refreshed": bool(token.refresh_token),
+        "control_servers": list(token.servers),
     }
 
 
 def _until(token: StoredToken) -> str:
     end = _time(token.expires) if token.expires else "a time that the provider does not tell"
     return f"The token lasts until {end}" + (", and is refreshed then." if token.refresh_token else ".")
+
+
+def _whither(token: StoredToken) -> str:
+    if not token.servers:
+        return "It is sent where --scope names it; that control server gets it without --scope from then on."
+    return f"Without --scope it is sent to {', '.join(token.servers)}."
 
 
 def _time(moment: float) -> str:

@@ -7,7 +7,7 @@ session = open_session(connection, SessionRequest(uid, Direction.INBOUND, target
 from __future__ import annotations
 
 from scistream.client.channel import Answer, Connection, ControlServer, Pending, Watch, connect
-from scistream.client.comparison import Outcome, Wish, make_wish
+from scistream.client.comparison import Action, Outcome, Wish, make_wish
 from scistream.client.convergence import check_ticket, ensure_absent, ensure_session, plan_absent, plan_session
 from scistream.client.facts import AuthenticationFacts, EngineFacts, ServerFacts
 from scistream.client.names import default_site_secret, parse_name, site_secret, uid_of
@@ -18,6 +18,7 @@ from scistream.client.sessions import Session, SessionEvent, Traffic
 from scistream.client.tickets import Ticket, new_key
 
 __all__ = [
+    "Action",
     "Answer",
     "AuthenticationFacts",
     "Connection",

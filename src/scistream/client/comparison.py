@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
 from scistream.terms import MOCK_UID, Direction
 
-__all__ = ["Decision", "Outcome", "Wish", "decide", "differences", "make_wish", "outcome"]
+__all__ = ["Action", "Decision", "Outcome", "Wish", "decide", "differences", "make_wish", "outcome"]
 
 _KEY_LOST: Final = (
     "The key of session {uid} is lost: the ticket {ticket} is missing or of an earlier session. "
@@ -28,12 +29,23 @@ _NO_TICKET: Final = (
 )
 
 
+class Action(StrEnum):
+    """What was done about a session, or would be."""
+
+    NOTHING = "none"
+    OPENED = "opened"
+    REOPENED = "reopened"
+    RETARGETED = "retargeted"
+    TICKET_WRITTEN = "ticket_written"
+    RELEASED = "released"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What was found and what came of it.
 
     `before` and `after` are sessions as plain data, None where there is none; `differences` say what was not as
-    wished; `warnings` are sentences.
+    wished; `warnings` are sentences; `action` is what was done.
     """
 
     session: Session | None
@@ -42,6 +54,7 @@ class Outcome:
     after: dict[str, Any] | None
     differences: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    action: Action = Action.NOTHING
 
 
 @dataclass(frozen=True)
@@ -70,13 +83,26 @@ class Wish:
 
 @dataclass(frozen=True)
 class Decision:
-    """What has to be done about a session: open it (anew, where there is one before), write its ticket, or nothing."""
+    """What has to be done about a session.
+
+    Open it (anew, where there is one before), tell the one that runs its new targets, write its ticket, or nothing.
+    """
 
     before: Session | None
     opens: bool
     writes_ticket: bool = False
     differences: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    retargets: bool = False
+
+    @property
+    def action(self) -> Action:
+        """The decision in one word."""
+        if self.opens:
+            return Action.REOPENED if self.before else Action.OPENED
+        if self.retargets:
+            return Action.RETARGETED
+        return Action.TICKET_WRITTEN if self.writes_ticket else Action.NOTHING
 
 
 def make_wish(request: SessionRequest, ticket: Path | None, name: str) -> Wish:
@@ -97,18 +123,25 @@ def make_wish(request: SessionRequest, ticket: Path | None, name: str) -> Wish:
 
 
 def decide(wish: Wish, before: Session | None) -> Decision:
-    """Compare. Keys are never compared; an inbound session whose key nobody has any more is opened anew."""
+    """Compare. Keys are never compared; an inbound session whose key nobody has any more is opened anew.
+
+    Where nothing but the targets differs, the session runs on with the new ones.
+    """
     if before is None:
         return Decision(None, opens=True)
     found = differences(before, wish.request, any_targets=wish.any_targets)
-    if found:
+    if differences(before, wish.request, any_targets=True):
         return Decision(before, opens=True, differences=found)
-    if wish.ticket is None or (wish.held and _fits(wish.held, before)):
-        return Decision(before, opens=False)
-    if before.is_keyed:
+    fits = wish.ticket is None or (wish.held is not None and _fits(wish.held, before))
+    if before.is_keyed and not fits:
         warning = _KEY_LOST.format(uid=before.uid, ticket=wish.ticket)
-        return Decision(before, opens=True, differences=("its key is lost",), warnings=(warning,))
-    return Decision(before, opens=False, writes_ticket=True, differences=(f"no ticket {wish.ticket}",))
+        return Decision(before, opens=True, differences=(*found, "its key is lost"), warnings=(warning,))
+    if not fits:
+        found += (f"no ticket {wish.ticket}",)
+    # A ticket tells the targets, too.
+    retargets = _is_retargeted(wish, before)
+    writes = not fits or (retargets and wish.ticket is not None)
+    return Decision(before, opens=False, writes_ticket=writes, differences=found, retargets=retargets)
 
 
 def differences(session: Session, request: SessionRequest, *, any_targets: bool = False) -> tuple[str, ...]:
@@ -126,9 +159,17 @@ def differences(session: Session, request: SessionRequest, *, any_targets: bool 
     ports = tuple(entry_point.port for entry_point in parse_endpoints(session.entry_points))
     if request.ports and ports != request.ports:
         found.append(f"ports {_listed(ports)}, not {_listed(request.ports)}")
-    if not any_targets and _in_turn(parse_endpoints(session.targets), request) != _in_turn(request.targets, request):
+    if not any_targets and _leads_elsewhere(session, request):
         found.append(f"targets {_listed(session.targets)}, not {_listed(request.targets)}")
     return tuple(found)
+
+
+def _is_retargeted(wish: Wish, before: Session) -> bool:
+    return not wish.any_targets and _leads_elsewhere(before, wish.request)
+
+
+def _leads_elsewhere(session: Session, request: SessionRequest) -> bool:
+    return _in_turn(parse_endpoints(session.targets), request) != _in_turn(request.targets, request)
 
 
 def _listed(values: Iterable[Any]) -> str:
@@ -142,11 +183,12 @@ def outcome(wish: Wish, decision: Decision, after: Session | None) -> Outcome:
         warnings += (_NO_TICKET.format(uid=after.uid),)
     return Outcome(
         session=after,
-        changed=decision.opens or decision.writes_ticket,
+        changed=decision.action is not Action.NOTHING,
         before=_told(wish, decision.before, has_ticket=wish.held is not None),
         after=_told(wish, after, has_ticket=True),
         differences=decision.differences,
         warnings=warnings,
+        action=decision.action,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,13 +12,14 @@ from scistream.addresses import PortRange
 from scistream.client import tickets
 from scistream.client.abilities import agree, check_server, check_wishes
 from scistream.client.channel import Connection
-from scistream.client.comparison import Outcome, Wish, decide, make_wish, outcome
+from scistream.client.comparison import Action, Decision, Outcome, Wish, decide, make_wish, outcome
 from scistream.client.draining import drain_session
 from scistream.client.facts import ServerFacts
 from scistream.client.negotiation import open_session, release_session
 from scistream.client.old_servers import ensure_blindly, is_old, plan_blindly, warn_blind
 from scistream.client.opening import Opener, open_with_ticket, write_ticket
 from scistream.client.requests import SessionRequest
+from scistream.client.retargeting import reopening, retarget
 from scistream.client.sessions import Session
 from scistream.errors import Code, SciStreamError
 from scistream.terms import MOCK_UID, Direction, Encryption, SessionState, Uid
@@ -41,9 +43,7 @@ def plan_session(
     except SciStreamError as error:
         if is_old(error):
             return plan_blindly(connection, wish)
-    return outcome(
-        wish, decision, _predicted(connection, request, decision.before) if decision.opens else decision.before
-    )
+    return outcome(wish, decision, _foreseen(connection, request, decision))
 
 
 def ensure_session(
@@ -56,8 +56,9 @@ def ensure_session(
 ) -> Outcome:
     """Make the session be there, with these parameters, and running.
 
-    One that failed or has other parameters is released and opened anew, which cuts its connections: ask only for
-    sessions of your own.
+    One that runs and has nothing but other targets gets them, and its connections go on. One that failed, has other
+    parameters or cannot be retargeted is released and opened anew, which cuts its connections: ask only for sessions of
+    your own.
 
     Args:
         connection: to the control server.
@@ -72,15 +73,24 @@ def ensure_session(
     """
     wish = dataclasses.replace(make_wish(request, ticket, name), any_targets=opener is not open_session)
     opened = functools.partial(open_with_ticket, connection, wish, opener)
-
     try:
         decision = decide(wish, _settled(_look(connection, request.uid, request.direction)))
     except SciStreamError as error:
         if is_old(error):
             return ensure_blindly(connection, wish, opened)
-    if decision.before and decision.writes_ticket:
-        write_ticket(connection, wish, decision.before, None)
+    return _carry_out(connection, wish, decision, opened)
+
+
+def _carry_out(connection: Connection, wish: Wish, decision: Decision, opened: Callable[[], Session]) -> Outcome:
+    request = wish.request
+    if decision.retargets:
+        try:
+            return outcome(wish, decision, retarget(connection, wish))
+        except SciStreamError as error:
+            decision = reopening(wish, decision, error)
     if not decision.opens:
+        if decision.before and decision.writes_ticket:
+            write_ticket(connection, wish, decision.before, None)
         return outcome(wish, decision, decision.before)
     if decision.before:
         check_server(connection, request)
@@ -106,8 +116,8 @@ def plan_absent(
         before = _look_at_all(connection, uid, direction)
     except SciStreamError as error:
         if is_old(error):
-            return Outcome(None, left or ticket is None, None, None, warnings=(warn_blind(connection, uid),))
-    return Outcome(None, before is not None or left, before, None)
+            return _gone(left or ticket is None, None, warn_blind(connection, uid))
+    return _gone(before is not None or left, before)
 
 
 def ensure_absent(
@@ -138,7 +148,12 @@ def ensure_absent(
     released = present and release_session(connection, uid, direction)
     if left:
         left.unlink(missing_ok=True)
-    return Outcome(None, drained or released or left is not None, before, None)
+    return _gone(drained or released or left is not None, before)
+
+
+def _gone(changed: bool, before: dict[str, Any] | None, *warnings: str) -> Outcome:
+    action = Action.RELEASED if changed else Action.NOTHING
+    return Outcome(None, changed, before, None, warnings=warnings, action=action)
 
 
 def _look(connection: Connection, uid: Uid, direction: Direction) -> Session | None:
@@ -191,6 +206,15 @@ def check_ticket(connection: Connection, wish: Wish) -> None:
     if facts.encryption == Encryption.TLS_PSK.value:
         server = str(connection.control_server.address)
         raise SciStreamError(Code.TICKET_WANTED, server=server, engine=facts.engine)
+
+
+def _foreseen(connection: Connection, request: SessionRequest, decision: Decision) -> Session | None:
+    """The session as it would be."""
+    if decision.opens:
+        return _predicted(connection, request, decision.before)
+    if decision.before and decision.retargets:
+        return dataclasses.replace(decision.before, targets=tuple(map(str, request.targets)))
+    return decision.before
 
 
 def _predicted(connection: Connection, request: SessionRequest, before: Session | None) -> Session:

@@ -71,17 +71,23 @@ def await_drained(
         SciStreamError: SESSION_NOT_ACTIVE where it drains no longer, what the control server says, or why it cannot be
             talked to.
     """
-    while True:
-        try:
-            sessions = connection.describe(uid, direction)
-        except SciStreamError as error:
-            if error.code is not Code.UID_UNKNOWN:
-                raise
-            return True
-        for session in sessions:
-            if session.state not in _ENDING:
-                what = "waiting for its end"
-                raise SciStreamError(Code.SESSION_NOT_ACTIVE, uid=uid, state=session.state, what=what)
-        if not go_on(sum(session.traffic.connections_open for session in sessions)):
+    while (left := _connections_left(connection, uid, direction)) is not None:
+        if not go_on(left):
             return False
         pause(_PAUSE)
+    return True
+
+
+def _connections_left(connection: Connection, uid: Uid, direction: Direction | None) -> int | None:
+    """How many connections a session that drains still has; None where it is gone."""
+    try:
+        sessions = connection.describe(uid, direction)
+    except SciStreamError as error:
+        if error.code is not Code.UID_UNKNOWN:
+            raise
+        return None
+    for session in sessions:
+        if session.state not in _ENDING:
+            what = "waiting for its end"
+            raise SciStreamError(Code.SESSION_NOT_ACTIVE, uid=uid, state=session.state, what=what)
+    return sum(session.traffic.connections_open for session in sessions)

@@ -32,6 +32,8 @@ Clock = Callable[[], float]
 Pause = Callable[[float], None]
 """Waits that many seconds."""
 
+# Between two hellos, in seconds.
+_GROWING: Final = wait_exponential(multiplier=0.05, max=1.0)
 # A control server refuses a request at once or not at all: so long its refusal may still be on its way.
 _REFUSAL_SECONDS: Final = 0.5
 # Stopping a data server takes its time (TERM, wait, KILL).
@@ -110,26 +112,16 @@ def register(  # noqa: PLR0913 - the session's end, and what time is measured wi
         SciStreamError: what the control server says, of the `req` or else of the `hello`.
     """
     deadline = clock() + connection.control_server.timeout
-    refusals: list[SciStreamError] = []
 
     def hello() -> tuple[str, ...]:
-        remaining = max(round(deadline - clock(), 1), 0.1)
-        try:
-            return _answered(connection.hello(uid, direction, targets, timeout=remaining), pending)
-        except SciStreamError as error:
-            if error.code is Code.UID_UNKNOWN:
-                refusals.append(error)
-            # The last try has less time than a call takes: what the earlier ones were told is the answer.
-            if error.code is Code.DEADLINE and refusals:
-                raise refusals[-1] from None
-            raise
+        return _answered(connection.hello(uid, direction, targets, timeout=_call_time(deadline - clock())), pending)
 
     def over(state: RetryCallState) -> bool:
         # Our control servers hold an early hello; a deployed one answers at once that it knows no such uid.
         return clock() >= deadline or (pending is None and _is_final(state))
 
-    wait = wait_exponential(multiplier=0.05, max=1.0)
-    return Retrying(retry=retry_if_exception(_not_yet), stop=over, wait=wait, sleep=pause, reraise=True)(hello)
+    again = Retrying(retry=retry_if_exception(_not_yet), stop=over, wait=_GROWING, sleep=pause, reraise=True)
+    return again(_remembering(hello))
 
 
 def release_session(connection: Connection, uid: Uid, direction: Direction | None = None) -> bool:
@@ -145,6 +137,27 @@ def release_session(connection: Connection, uid: Uid, direction: Direction | Non
             return False
         raise
     return True
+
+
+def _call_time(remaining: float) -> float:
+    return max(round(remaining, 1), 0.1)
+
+
+def _remembering(hello: Callable[[], tuple[str, ...]]) -> Callable[[], tuple[str, ...]]:
+    """The last try has less time than a call takes: what the earlier ones were told is the answer."""
+    refusals: list[SciStreamError] = []
+
+    def tried() -> tuple[str, ...]:
+        try:
+            return hello()
+        except SciStreamError as error:
+            if error.code is Code.UID_UNKNOWN:
+                refusals.append(error)
+            if error.code is Code.DEADLINE and refusals:
+                raise refusals[-1] from None
+            raise
+
+    return tried
 
 
 def _is_final(state: RetryCallState) -> bool:

@@ -27,6 +27,8 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 # Who holds the lock asks the provider for some seconds at most.
 _LOCK_SECONDS: Final = 30.0
 _PAUSE: Final = 0.05
+# What `tempfile` adds to the name of a file that is not in its place yet.
+_TEMPORARY: Final = "????????"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class StoredToken:
     """A login: what it is for, whom it came from, and by whose name (`client_id`) it can be refreshed.
 
     `refresh_token` is empty where there is none; `expires` is in seconds since the epoch, None where it is not known.
+    `servers` are the control servers ("HOST:PORT") that it was named for, and goes to without being named again.
     """
 
     scope: str
@@ -42,6 +45,7 @@ class StoredToken:
     access_token: str = field(repr=False)
     refresh_token: str = field(default="", repr=False)
     expires: float | None = None
+    servers: tuple[str, ...] = ()
 
     def lasts(self, until: float) -> bool:
         """Whether it is good at a time, as far as this host knows."""
@@ -91,17 +95,27 @@ class TokenStore:
         if not tokens:
             self.remove()
             return
+        self._sweep()
         body = {"version": _VERSION, "tokens": [dataclasses.asdict(token) for token in tokens.values()]}
         atomic_files.write(self.path, (json.dumps(body, indent=2) + "\n").encode())
 
     def remove(self) -> None:
-        """Remove the file.
+        """Remove the file, and what a write that was killed left of it; inside `locked`.
 
         Raises:
             SciStreamError: FILE_UNWRITABLE.
         """
+        self._sweep()
         try:
             self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _sweep(self) -> None:
+        """Remove the temporary files of writes that were killed: there are tokens in them."""
+        try:
+            for left in self.path.parent.glob(f".{self.path.name}.{_TEMPORARY}"):
+                left.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -171,8 +185,11 @@ class TokenStore:
 
 
 def _token(entry: Mapping[str, Any]) -> StoredToken:
-    token = StoredToken(**entry)
-    texts = (token.scope, token.provider, token.client_id, token.access_token, token.refresh_token)
+    servers = entry.get("servers", [])
+    token = StoredToken(**{**entry, "servers": tuple(servers)})
+    texts = (token.scope, token.provider, token.client_id, token.access_token, token.refresh_token, *token.servers)
+    if not isinstance(servers, list):
+        raise TypeError
     if not all(isinstance(text, str) for text in texts) or not isinstance(token.expires, int | float | None):
         raise TypeError
     return token

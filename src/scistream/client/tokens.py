@@ -6,9 +6,11 @@ Nothing here may run inside an event loop: a provider is asked in one of its own
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from scistream.client.token_store import StoredToken, TokenStore, default_token_store
@@ -29,13 +31,13 @@ _Value = TypeVar("_Value")
 AskerFactory = Callable[[str], "Asker"]
 
 
-def token_for(scope: str | None) -> str | None:
-    """The token that a call carries: the environment's, that of the scope, or the only one that is stored.
+def token_for(scope: str | None, server: str) -> str | None:
+    """The token that a call to a control server carries: the environment's, or a stored one (see `Tokens.find`).
 
     Raises:
         SciStreamError: LOGIN_WANTED and PROVIDER_UNAVAILABLE for a scope that was named; BAD_TOKEN_STORE.
     """
-    return os.environ.get(TOKEN_VARIABLE) or Tokens().find(scope)
+    return os.environ.get(TOKEN_VARIABLE) or Tokens().find(scope, server)
 
 
 def _asker(provider: str) -> Asker:
@@ -65,24 +67,49 @@ class Tokens:
         self._asker = asker
         self.now = now
 
-    def find(self, scope: str | None) -> str | None:
-        """The access token of a scope, refreshed where that is due; without a scope, the only one that there is.
+    def find(self, scope: str | None, server: str) -> str | None:
+        """The access token of a scope, refreshed where that is due; without a scope, what the server got before.
+
+        A control server gets no token that nobody named for it: it could use it at the one that the token is for.
+
+        Args:
+            scope: which one; it is remembered for that server.
+            server: where it goes, as "HOST:PORT".
 
         Raises:
             SciStreamError: LOGIN_WANTED and PROVIDER_UNAVAILABLE for a scope that was named; BAD_TOKEN_STORE.
         """
         if scope is not None:
-            return self.fresh(_spelled(scope)).access_token
-        stored = self.store.read()
-        if len(stored) != 1:
+            return self._named(_spelled(scope), server)
+        bound = next((token.scope for token in self.store.read().values() if server in token.servers), None)
+        if bound is None:
             return None
         try:
-            return self.fresh(next(iter(stored))).access_token
+            return self.fresh(bound).access_token
         except SciStreamError as error:
             # Not asked for by name, and many a control server wants none.
             if error.code in {Code.LOGIN_WANTED, Code.PROVIDER_UNAVAILABLE}:
                 return None
             raise
+
+    def _named(self, scope: str, server: str) -> str:
+        token = self.fresh(scope).access_token
+        # Where that cannot be remembered (a home that is read only), the user names it again.
+        with contextlib.suppress(SciStreamError):
+            self.bind(scope, server)
+        return token
+
+    def bind(self, scope: str, server: str) -> None:
+        """Remember which login a control server gets without its being named, in place of any other.
+
+        Raises:
+            SciStreamError: BAD_TOKEN_STORE, FILE_UNWRITABLE.
+        """
+        if _is_bound(self.store.read(), scope, server):
+            return
+        with self.store.locked():
+            stored = self.store.read()
+            self.store.write({key: _bound(token, server, is_its=key == scope) for key, token in stored.items()})
 
     def fresh(self, scope: str) -> StoredToken:
         """A login that is good, refreshed where that is due and can be done (U17).
@@ -124,13 +151,16 @@ class Tokens:
         raise error
 
     def keep(self, token: StoredToken) -> None:
-        """Store a login in place of the one of the same scope.
+        """Store a login in place of the one of the same scope; it goes to the same control servers.
 
         Raises:
             SciStreamError: BAD_TOKEN_STORE, FILE_UNWRITABLE.
         """
         with self.store.locked():
-            self.store.write(self.store.read() | {token.scope: token})
+            stored = self.store.read()
+            old = stored.get(token.scope)
+            servers = dict.fromkeys((*(old.servers if old else ()), *token.servers))
+            self.store.write(stored | {token.scope: dataclasses.replace(token, servers=tuple(servers))})
 
     def forget(self, scope: str | None) -> tuple[list[StoredToken], list[SciStreamError]]:
         """Revoke and remove one login, or all.
@@ -176,6 +206,15 @@ class Tokens:
                 return await question(asker)
 
         return asyncio.run(asked())
+
+
+def _is_bound(stored: Mapping[str, StoredToken], scope: str, server: str) -> bool:
+    return [key for key, token in stored.items() if server in token.servers] == [scope]
+
+
+def _bound(token: StoredToken, server: str, *, is_its: bool) -> StoredToken:
+    others = tuple(one for one in token.servers if one != server)
+    return dataclasses.replace(token, servers=(*others, server) if is_its else others)
 
 
 def _spelled(scope: str) -> str:

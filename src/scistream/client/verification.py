@@ -1,7 +1,8 @@
 """Whether a stream's entry points lead somewhere, as far as a connection that says nothing can tell (U52).
 
 A gateway accepts before it connects to the target, so that a connection was accepted says little. One whose path is
-broken is closed as soon as a gateway has found that out; one that stays open is held by the target.
+broken is closed as soon as a gateway has found that out, which takes an engine up to 20 s where the target is silent.
+One that stays open for a shorter time proves nothing: its gateway may still be trying. Only a byte is a proof.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from typing import Final
 from scistream.addresses import Endpoint
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["HELD", "SPOKEN", "try_entry_points"]
+__all__ = ["SPOKEN", "spell_open", "try_entry_points"]
 
-HELD: Final = "accepted and not closed: the target holds the connection"
 SPOKEN: Final = "accepted, and a byte came from the target"
 
 # Seconds. HAProxy tries a target that refuses three times more, a second apart, before it closes.
 _PATIENCE: Final = 5.0
+
+
+def spell_open(seconds: float) -> str:
+    """What is known of a connection that said nothing and stayed open so long."""
+    return f"accepted, and not closed within {seconds:g} s; whether the target has it is not known"
 
 
 def try_entry_points(entry_points: Iterable[str], patience: float = _PATIENCE) -> dict[str, str]:
@@ -31,7 +36,7 @@ def try_entry_points(entry_points: Iterable[str], patience: float = _PATIENCE) -
         patience: seconds that a connection has to stay open.
 
     Returns:
-        What each was found to do: HELD or SPOKEN.
+        What each was found to do: SPOKEN, or the words of `spell_open`.
 
     Raises:
         SciStreamError: PATH_BROKEN.
@@ -65,7 +70,7 @@ async def _listen(reader: asyncio.StreamReader, entry_point: Endpoint, patience:
         async with asyncio.timeout(patience):
             byte = await reader.read(1)
     except TimeoutError:
-        return HELD
+        return spell_open(patience)
     except OSError as error:
         raise _broken(entry_point, f"accepted and reset ({error.strerror or error})") from None
     if not byte:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import unquote
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
 from structlog.typing import FilteringBoundLogger
 
 from scistream.auth import Identity, Verifier
+from scistream.control_server.admission import host_of_peer, was_recognised
 from scistream.control_server.callers import Caller
 from scistream.control_server.sessions import Session
 from scistream.errors import Code, SciStreamError, one_line
 from scistream.protocol import AUTHORIZATION, DIRECTION_METADATA, ERROR_METADATA
 from scistream.terms import NO_AUTH, OLD_NO_AUTH, parse_direction
 
-__all__ = ["CANCELLED", "Call", "Calls", "Context", "Observer", "Reading", "metadata_bytes", "metadata_text"]
+__all__ = ["CANCELLED", "Call", "Calls", "Context", "Observer", "metadata_bytes", "metadata_text"]
 
 # The outcome of a call whose caller went away, or had no more time, before the answer.
 CANCELLED: Final = "CANCELLED"
@@ -121,6 +120,16 @@ class Calls:
             call.seconds = time.monotonic() - begun
             self._tell(call)
 
+    async def refuse(self, context: Context, name: str, error: SciStreamError) -> NoReturn:
+        """Turn a call away before anything is asked or read: it is counted, and no line of the log is written for it.
+
+        Raises:
+            asyncio.CancelledError: Nobody is there to be told; otherwise what gRPC raises.
+        """
+        self._tell(Call(name, unquote(context.peer()), outcome=str(error.code)))
+        await _abort(context, error)
+        raise asyncio.CancelledError
+
     def _tell(self, call: Call) -> None:
         for observer in self._observers:
             try:
@@ -134,7 +143,8 @@ class Calls:
         Raises:
             SciStreamError: what `Verifier.verify` raises.
         """
-        identity = await self.verifier.verify(_token(context))
+        identity = await self.verifier.verify(_token(context), host_of_peer(context.peer()))
+        was_recognised()
         return Caller(identity, is_operator=identity.subject in self._operators)
 
 
@@ -164,43 +174,6 @@ async def _abort(context: Context, error: SciStreamError) -> None:
         await context.abort(_STATUS[error.entry.status], words, trailing_metadata=metadata)
     except grpc.aio.InternalError:  # The caller went away just now.
         raise asyncio.CancelledError from None
-
-
-class Reading(grpc.aio.ServerInterceptor):
-    """Reads the requests of our calls; bytes that are no message of ours get words of ours."""
-
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """See gRPC."""
-        found = await continuation(handler_call_details)
-        handler: Any = found
-        if handler is None or handler.request_streaming or handler.request_deserializer is None:
-            return found
-        name = handler_call_details.method.rpartition("/")[2]
-        if not handler.response_streaming:
-            answer = self._reading(name, handler.unary_unary, handler.request_deserializer)
-            return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
-        if not inspect.iscoroutinefunction(handler.unary_stream):
-            return found  # Not one of ours: those write to their context.
-        answer = self._reading(name, handler.unary_stream, handler.request_deserializer)
-        return grpc.unary_stream_rpc_method_handler(answer, None, handler.response_serializer)
-
-    def _reading(self, name: str, method: Callable[..., Awaitable[Any]], read: Callable[[bytes], Any]) -> Any:
-        async def answer(data: bytes, context: Context) -> Any:
-            try:
-                request = read(data)
-            except DecodeError:
-                async with self._calls.answering(context, name):
-                    raise SciStreamError(Code.BAD_MESSAGE, call=name) from None
-            return await method(request, context)
-
-        return answer
 
 
 def metadata_text(context: Context, key: str) -> str | None:

@@ -6,6 +6,7 @@ import datetime
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from structlog.typing import FilteringBoundLogger
@@ -34,8 +35,29 @@ _CHANGING: Final = frozenset(
 # What happens to sessions by itself, and how every one of them ends.
 _OWN: Final = frozenset({EventKind.LOST, EventKind.RESTARTED, EventKind.FAILED, EventKind.RELEASED})
 _SELF: Final = "control server"
-# Callers who are not recognised could write the file full, and push out what it holds.
-_STRANGERS: Final = 10
+# Calls that are refused a second, of each owner and of all who are not recognised: more could push out what the file
+# holds.
+_REFUSED: Final = 10
+# Of a call that did what it was asked to.
+_GOOD: Final = "OK"
+
+
+@dataclass
+class _Refused:
+    """The refused calls of one owner, or of all who are not recognised, in the second of the last one."""
+
+    second: int = 0
+    count: int = 0
+    unwritten: int = 0
+
+    def has_room(self, second: int) -> bool:
+        """Count one more; whether it is to be recorded."""
+        if second != self.second:
+            self.second, self.count = second, 0
+        self.count += 1
+        if self.count > _REFUSED:
+            self.unwritten += 1
+        return self.count <= _REFUSED
 
 
 class Audit:
@@ -52,9 +74,7 @@ class Audit:
         self._log = log
         self._clock = clock
         self._failing = False
-        self._second = 0
-        self._strangers = 0
-        self._unwritten = 0
+        self._refused: dict[str, _Refused] = {}
 
     @property
     def lost(self) -> int:
@@ -67,22 +87,22 @@ class Audit:
 
     def note_call(self, call: Call) -> None:
         """Record a call that changes something or tries to, or whose caller was not recognised."""
-        if not call.owner:
-            self._note_stranger(call)
-        elif call.name in _CHANGING:
-            self._record(self._clock(), **_facts(call))
-
-    def _note_stranger(self, call: Call) -> None:
-        now = self._clock()
-        if int(now) != self._second:
-            self._second, self._strangers = int(now), 0
-        self._strangers += 1
-        if self._strangers > _STRANGERS:
-            self._unwritten += 1
+        if call.owner and call.name not in _CHANGING:
             return
-        more = {"not_recorded_before": self._unwritten} if self._unwritten else {}
-        self._unwritten = 0
+        now = self._clock()
+        refused = self._refused.setdefault(call.owner, _Refused())
+        if call.outcome != _GOOD and not refused.has_room(int(now)):
+            return
+        more = {"not_recorded_before": refused.unwritten} if refused.unwritten else {}
+        refused.unwritten = 0
         self._record(now, **_facts(call), **more)
+        if call.outcome == _GOOD:
+            self._forget(int(now))
+
+    def _forget(self, second: int) -> None:
+        self._refused = {
+            owner: refused for owner, refused in self._refused.items() if refused.unwritten or refused.second == second
+        }
 
     def note_event(self, event: Event) -> None:
         """Record what the control server itself does to a session, and every session's end."""

@@ -30,11 +30,11 @@ class HostOperator:
         self._verifier = verifier
         self._secret = secret.encode()
 
-    async def verify(self, token: str | None) -> Identity:
+    async def verify(self, token: str | None, host: str = "") -> Identity:
         """See `Verifier.verify`."""
         if token is not None and hmac.compare_digest(token.encode(), self._secret):
             return Identity(HOST_OPERATOR)
-        return await self._verifier.verify(token)
+        return await self._verifier.verify(token, host)
 
 
 @contextlib.asynccontextmanager

@@ -56,6 +56,11 @@ class Books:
         with self._telling(session):
             self._strike_off()
 
+    def close(self) -> None:
+        """Strike off what could not be before: another session has its ports by the next start."""
+        with contextlib.suppress(SciStreamError):
+            self._strike_off()
+
     def _strike_off(self) -> None:
         for identity in list(self._stale):
             self._journal.remove(*identity)

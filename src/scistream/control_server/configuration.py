@@ -13,9 +13,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, 
 
 from scistream.addresses import Endpoint, PortRange
 from scistream.auth.introspection import method_name
-from scistream.auth.providers import GLOBUS, parse_scope, parse_url
+from scistream.auth.providers import GLOBUS, parse_scope
 from scistream.control_server.configuration_files import read_credentials, read_file
-from scistream.engines import find_engine
+from scistream.control_server.configuration_values import (
+    read_address,
+    read_duration,
+    read_engine,
+    read_port_range,
+    read_url,
+    read_wait,
+    read_words,
+)
 from scistream.errors import Code, SciStreamError
 from scistream.terms import DEFAULT_CONTROL_PORT, DEFAULT_PORT_RANGE, HELLO_TIMEOUT, MAX_LEASE, NO_AUTH
 
@@ -45,51 +53,25 @@ _KINDS: Final = {
 _BOUNDS: Final = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
 
 
-def _address(text: object) -> str:
-    bare = str(text).strip().removeprefix("[").removesuffix("]")
-    try:
-        return str(ipaddress.ip_address(bare))
-    except ValueError:
-        raise ValueError("it is not an IP address of this host, nor 0.0.0.0 or [::]") from None
-
-
-def _port_range(value: object) -> PortRange:
-    return value if isinstance(value, PortRange) else PortRange.parse(str(value))
-
-
-def _engine(word: object) -> str:
-    return find_engine(str(word)).name
-
-
-def _words(value: object) -> tuple[str, ...]:
-    words = value.split(",") if isinstance(value, str) else value
-    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-        raise ValueError("it is a list of texts, or one text with commas between")
-    return tuple(word.strip() for word in words if word.strip())
-
-
-def _url(value: object) -> object:
-    return parse_url(value) if value and isinstance(value, str) else value
-
-
 class Settings(BaseModel):
     """What a control server is told.
 
     Keys and defaults are those of the deployed tool (protocol reference, Commands and options), and a few of ours.
-    Times are in seconds: `hello_timeout`, also that of a registered session for its update; `lease`, what a session
-    gets that asks for none, and `longest_lease`, what it may ask for, 0 without an end; `quarantine`, how long a
-    released port is given to nobody. `provider` is the issuer whose tokens are accepted (RFC 8414), `audience` and
-    `scope` what they have to be for; `operators` are the subjects who may see and change everybody's sessions.
-    `metrics_port` 0 is no metrics.
+    Times are in seconds, also told as `90s`, `30m` or `8h`: `hello_timeout`, also that of a registered session for its
+    update; `lease`, what a session gets that asks for none, and `longest_lease`, what it may ask for, 0 or `unlimited`
+    without an end; `quarantine`, how long a released port is given to nobody. `provider` is the issuer whose tokens are
+    accepted (RFC 8414), `audience` and `scope` what they have to be for; `operators` are the subjects who may see and
+    change everybody's sessions. `ports_per_owner` is how many ports one user's sessions may have together, 0 for all of
+    them. `metrics_port` 0 is no metrics.
     Paths are absolute once `load` made them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    listener_ip: Annotated[str, BeforeValidator(_address)] = "0.0.0.0"  # noqa: S104 - the deployed default
+    listener_ip: Annotated[str, BeforeValidator(read_address)] = "0.0.0.0"  # noqa: S104 - the deployed default
     port: Annotated[int, Field(ge=1, le=65535)] = DEFAULT_CONTROL_PORT
-    port_range: Annotated[InstanceOf[PortRange], BeforeValidator(_port_range)] = PortRange.parse(DEFAULT_PORT_RANGE)
-    type: Annotated[str, BeforeValidator(_engine)] = "haproxy"
+    port_range: Annotated[InstanceOf[PortRange], BeforeValidator(read_port_range)] = PortRange.parse(DEFAULT_PORT_RANGE)
+    type: Annotated[str, BeforeValidator(read_engine)] = "haproxy"
     verbose: bool = False
     server_crt: Path = Path("server.crt")
     server_key: Path = Path("server.key")
@@ -100,16 +82,17 @@ class Settings(BaseModel):
     compat: bool = False
     state_directory: Path = Path("~/.scistream")
     log_file: Path | None = None
-    hello_timeout: Annotated[float, Field(gt=0)] = HELLO_TIMEOUT
-    lease: Annotated[float, Field(ge=0, le=MAX_LEASE)] = 0.0
-    longest_lease: Annotated[float, Field(ge=0, le=MAX_LEASE)] = 0.0
-    quarantine: Annotated[float, Field(ge=0, le=3600)] = 1.0
-    provider: Annotated[str, BeforeValidator(_url)] = GLOBUS
-    introspection_url: Annotated[str, BeforeValidator(_url)] = ""
+    hello_timeout: Annotated[float, Field(gt=0), BeforeValidator(read_wait)] = HELLO_TIMEOUT
+    lease: Annotated[float, Field(ge=0, le=MAX_LEASE), BeforeValidator(read_duration)] = 0.0
+    longest_lease: Annotated[float, Field(ge=0, le=MAX_LEASE), BeforeValidator(read_duration)] = 0.0
+    quarantine: Annotated[float, Field(ge=0, le=3600), BeforeValidator(read_wait)] = 1.0
+    ports_per_owner: Annotated[int, Field(ge=0)] = 0
+    provider: Annotated[str, BeforeValidator(read_url)] = GLOBUS
+    introspection_url: Annotated[str, BeforeValidator(read_url)] = ""
     audience: str = ""
     scope: str = ""
-    operators: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
-    metrics_ip: Annotated[str, BeforeValidator(_address)] = "127.0.0.1"
+    operators: Annotated[tuple[str, ...], BeforeValidator(read_words)] = ()
+    metrics_ip: Annotated[str, BeforeValidator(read_address)] = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     log_format: Annotated[Literal["plain", "json"], Field()] = "plain"
     audit_file: Path | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -30,8 +31,11 @@ class DataServers(Protocol):
     async def start(self, engine: Engine, plan: Plan) -> ProcessMark:
         """Start a data server; back when its entry points accept. On failure nothing of it is left."""
 
-    async def drain(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
-        """Have it accept no new connections; back when the running ones have ended and it with them."""
+    async def drain(self, engine: Engine, plan: Plan, mark: ProcessMark, deaf: Callable[[], None]) -> None:
+        """Have it accept no new connections; back when the running ones have ended and it with them.
+
+        `deaf` is called when it accepts none any more; what fails, fails before that.
+        """
 
     async def retarget(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
         """Have new connections go to the plan's targets; running ones go on to where they went."""
@@ -65,9 +69,9 @@ class Proxies:
         """See `engines.lifecycle.start`."""
         return await lifecycle.start(engine, plan)
 
-    async def drain(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+    async def drain(self, engine: Engine, plan: Plan, mark: ProcessMark, deaf: Callable[[], None]) -> None:
         """See `engines.running.drain`."""
-        await running.drain(engine, plan, mark)
+        await running.drain(engine, plan, mark, deaf)
 
     async def retarget(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
         """See `engines.running.retarget`."""
@@ -79,7 +83,8 @@ class Proxies:
 
     async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
         """See `engines.lifecycle.stop`; without a mark, for processes that a crash kept out of the journal."""
-        for each in (mark,) if mark else survey(plan.directory).get(plan.stem, ()):
+        found = (mark,) if mark else (await asyncio.to_thread(survey, plan.directory)).get(plan.stem, ())
+        for each in found:
             await lifecycle.stop(plan, each, engine_title=engine.title)
         lifecycle.remove_files(plan)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,8 @@ __all__ = ["Event", "EventKind", "Events"]
 _WAITING: Final = 4096
 # Every event is told to each of those who watch, on the event loop.
 _WATCHERS: Final = 1024
+# Of those, one owner's: nobody takes them all.
+_WATCHERS_OF_OWNER: Final = 32
 
 
 class EventKind(enum.Enum):
@@ -53,6 +56,7 @@ class Events:
 
     def __init__(self) -> None:
         self._watchers: set[_Watcher] = set()
+        self._owners = Counter[str]()
         self._listeners: list[Callable[[Event], None]] = []
         self._closed = False
 
@@ -76,8 +80,10 @@ class Events:
         self._listeners.append(listener)
 
     @contextlib.contextmanager
-    def watched(self, wanted: Callable[[Event], bool] = lambda _: True) -> Iterator[AsyncIterator[Event]]:
-        """The events from now on that are wanted.
+    def watched(
+        self, wanted: Callable[[Event], bool] = lambda _: True, *, owner: str = ""
+    ) -> Iterator[AsyncIterator[Event]]:
+        """The events from now on that are wanted; `owner` is who watches, empty where nobody can be told apart.
 
         The iteration raises WATCH_TOO_SLOW for whoever falls behind, and CONTROL_SERVER_ENDING at the end; waiting for
         the next event may be cut off and begun again.
@@ -85,16 +91,25 @@ class Events:
         Raises:
             SciStreamError: TOO_MANY_WATCHERS.
         """
-        if len(self._watchers) >= _WATCHERS:
-            raise SciStreamError(Code.TOO_MANY_WATCHERS, limit=_WATCHERS)
+        self._require_room(owner)
         watcher = _Watcher(wanted)
         self._watchers.add(watcher)
+        self._owners[owner] += 1
         if self._closed:
             watcher.end()
         try:
             yield watcher
         finally:
             self._watchers.discard(watcher)
+            self._owners[owner] -= 1
+            if not self._owners[owner]:
+                del self._owners[owner]
+
+    def _require_room(self, owner: str) -> None:
+        if owner and self._owners[owner] >= _WATCHERS_OF_OWNER:
+            raise SciStreamError(Code.TOO_MANY_WATCHERS, limit=_WATCHERS_OF_OWNER, whose="clients of yours")
+        if len(self._watchers) >= _WATCHERS:
+            raise SciStreamError(Code.TOO_MANY_WATCHERS, limit=_WATCHERS, whose="clients")
 
     def close(self) -> None:
         """Tell everyone who watches that the control server ends, after all that they have not read yet."""

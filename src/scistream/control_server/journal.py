@@ -25,7 +25,7 @@ from scistream.terms import Direction, Uid
 __all__ = ["Journal", "Record", "readable_records"]
 
 # Raised with every change of the table; a file of another version is refused, never guessed at.
-_VERSION: Final = 2
+_VERSION: Final = 3
 # What brings a file of the version before up to the next one.
 _MIGRATIONS: Final = {
     1: """
@@ -35,6 +35,7 @@ _MIGRATIONS: Final = {
     ALTER TABLE sessions ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
     UPDATE sessions SET wanted = 1 WHERE state = 'active';
     """,
+    2: "ALTER TABLE sessions ADD COLUMN in_step INTEGER NOT NULL DEFAULT 1;",
 }
 # SQLite's result codes of a file that is none of ours any more: SQLITE_ERROR (a table that lacks something), CORRUPT,
 # MISMATCH, FORMAT and NOTADB, and the end of the file where there should be more (IOERR_SHORT_READ).
@@ -65,6 +66,7 @@ CREATE TABLE IF NOT EXISTS sessions (
     lease_boottime REAL,
     restarts INTEGER NOT NULL DEFAULT 0,
     wanted INTEGER NOT NULL DEFAULT 0,
+    in_step INTEGER NOT NULL DEFAULT 1,
     PRIMARY KEY (uid, direction)
 ) STRICT
 """

@@ -8,34 +8,22 @@ are told, and what counts across a reboot.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from scistream.clocks import Clocks
 from scistream.control_server.sessions import Session
 from scistream.control_server.supervisor import Supervisor
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["Clocks", "Lease", "LeaseTerms", "LeaseWatch", "Leases"]
+__all__ = ["Lease", "LeaseTerms", "LeaseWatch", "Leases"]
 
 # Seconds after which leases are looked at again, whatever they say: the loop's clock stands still while the host
 # sleeps, and the time of day may have been set.
 _LOOK: Final = 60.0
 # Seconds that the two clocks may drift apart before people are told another end.
 _DRIFT: Final = 1.0
-
-
-def _boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-@dataclass(frozen=True)
-class Clocks:
-    """`wall`: seconds since the epoch; `boot`: seconds since the host's start, whatever is done to the time of day."""
-
-    wall: Callable[[], float] = time.time
-    boot: Callable[[], float] = _boottime
 
 
 @dataclass(frozen=True)

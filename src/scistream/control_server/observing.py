@@ -25,7 +25,6 @@ from scistream.control_server.scraping import serve_metrics
 from scistream.control_server.sessions import Session
 from scistream.engines.base import Traffic
 from scistream.engines.lifecycle import ProcessMark
-from scistream.engines.running import rotate
 
 __all__ = ["Observers", "open_audit"]
 
@@ -77,15 +76,11 @@ class Observers:
 
     @contextlib.asynccontextmanager
     async def observing(self, registry: Registry, data_servers: DataServers) -> AsyncIterator[None]:
-        """Inside, data servers are asked for their traffic, their logs are rotated, and the metrics are served."""
+        """Inside, data servers are asked for their traffic, and the metrics are served."""
         directory = self._identity.settings.state_directory
 
         async def ask(session: Session, mark: ProcessMark) -> Traffic:
-            plan = session.plan(directory)
-            seen = await data_servers.traffic(session.engine, plan, mark)
-            with contextlib.suppress(OSError):  # No room for the copy: the next round tries again.
-                rotate(plan)
-            return seen
+            return await data_servers.traffic(session.engine, session.plan(directory), mark)
 
         sampler = Sampler(registry.sessions, ask, self._log, interval=sampling.INTERVAL)
         work = asyncio.create_task(sampler.run())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -12,6 +12,7 @@ from scistream.addresses import Endpoint
 from scistream.control_server.callers import Caller
 from scistream.control_server.events import EventKind
 from scistream.control_server.leases import Leases
+from scistream.control_server.policy import Policy
 from scistream.control_server.ports import PortPool
 from scistream.control_server.rules import bounded, check_ports, check_rate, preferred
 from scistream.control_server.sessions import Session, SessionRequest
@@ -29,12 +30,11 @@ class Patience:
     """How long things are waited for, in seconds.
 
     `hello`: a `req` for its hello, and a registered session for its update. `request`: a hello that came first, for its
-    `req` (U30). `refusal`: a drain, for the engine to say that it cannot.
+    `req` (U30).
     """
 
     hello: float = HELLO_TIMEOUT
     request: float = 5.0
-    refusal: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Offer:
     pool: PortPool
     leases: Leases
     clock: Callable[[], float]
+    policy: Policy = field(default_factory=Policy)
 
 
 class Release(Protocol):
@@ -129,6 +130,7 @@ class Opening:
         engine, pool = self._offer.engine, self._offer.pool
         check_rate(asked, engine)
         check_ports(asked, self._table)
+        self._offer.policy.check_ports(asked, self._table)
         lease = self._offer.leases.grant(asked.lease)
         return Session(
             asked=asked,
@@ -166,6 +168,7 @@ class Opening:
             return session
         inbound = session.asked.direction is Direction.INBOUND
         targets = bounded(hello.targets(), session) if inbound else session.targets
+        self._offer.policy.check_targets(session, targets, self._table)
         self._supervisor.move(session, SessionState.REGISTERED, targets=targets)
         registered.set_result(None)
         self.expect_update(session)
@@ -191,10 +194,12 @@ class Opening:
         return [session for session in waiting if caller.may_use(session.asked.owner)]
 
     def expect_update(self, session: Session) -> None:
-        """Have a registered session released whose update does not come in time."""
-        self._supervisor.attend(self._until_unwanted(session))
+        """Have a session released that is registered, or did not start, and whose update does not come in time."""
+        if session.watch is not None:
+            session.watch.cancel()
+        session.watch = self._supervisor.attend(self._until_unwanted(session))
 
     async def _until_unwanted(self, session: Session) -> None:
         await asyncio.sleep(self._patience.hello)
-        work = self._release(session, "no update came", lambda: session.state is not SessionState.REGISTERED)
+        work = self._release(session, "no update came", lambda: not session.awaits_update)
         await asyncio.shield(self._supervisor.begin(work))

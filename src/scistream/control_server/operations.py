@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,14 +22,19 @@ from scistream.control_server.registry import Registry
 from scistream.control_server.sessions import Session, SessionView
 from scistream.engines import describe_engines
 from scistream.engines.base import Engine, Installation
+from scistream.errors import Code, SciStreamError
 from scistream.protocol import operations_pb2 as wire
 from scistream.protocol import operations_pb2_grpc
-from scistream.terms import Direction, Uid, parse_direction, parse_lease, parse_uid
+from scistream.terms import NO_AUTH, Direction, Uid, parse_direction, parse_lease, parse_uid
 
 __all__ = ["Operations", "ServerIdentity"]
 
 # Seconds after which it is asked again who watches: a token ends, or is withdrawn.
 _ASK_AGAIN: Final = 30.0
+# Seconds that a watch goes on while the identity provider cannot be asked; new calls are refused sooner.
+_UNANSWERED: Final = 300.0
+# Events that are kept as they go over the wire, for those who watch and have not been told of them yet.
+_SPELLED: Final = 16
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         calls: the frame of every call.
         events: what happens to the sessions.
         warnings: what the server's operator should know now, a sentence each.
+        clock: seconds since the epoch.
     """
 
     def __init__(
@@ -65,12 +72,15 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         events: Events,
         *,
         warnings: Callable[[], Sequence[str]] = tuple,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self._identity = identity
         self._calls = calls
         self._events = events
         self._warnings = warnings
+        self._clock = clock
+        self._spelled = _Spelled()
 
     async def ListSessions(  # noqa: N802 - the wire's names
         self, request: wire.ListSessionsRequest, context: Context
@@ -93,16 +103,49 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         async with self._calls.answering(context, "WatchSessions", request) as call:
             uid = parse_uid(request.uid) if request.uid else None
             wanted = _Wanted(uid, _direction(request.direction), call.caller)
-            with self._events.watched(wanted) as events:
+            with self._events.watched(wanted, owner=self._owner(call.caller)) as events:
                 # Nothing may come between: what happens from now on is told as an event.
-                there = [Event(time.time(), EventKind.THERE, each.view()) for each in self._registry.sessions()]
+                there = [Event(self._clock(), EventKind.THERE, each.view()) for each in self._registry.sessions()]
                 # Whoever waits for a state may look at the session now: nothing is missed from here on.
                 await context.send_initial_metadata(())
                 for event in filter(wanted, there):
                     await context.write(_event_on_wire(event))
+                answered = time.monotonic()
                 while True:
-                    await _tell(events, context)
-                    wanted.caller = await self._calls.authenticate(context)
+                    await self._tell(events, context)
+                    if caller := await self._recognised(context, wanted.caller, answered):
+                        wanted.caller, answered = caller, time.monotonic()
+
+    def _owner(self, caller: Caller) -> str:
+        """Whose watch it is; with authentication off everybody has one name, and is told apart from nobody."""
+        return caller.owner if self._authenticates else ""
+
+    @property
+    def _authenticates(self) -> bool:
+        return self._calls.verifier.name != NO_AUTH
+
+    async def _recognised(self, context: Context, caller: Caller, answered: float) -> Caller | None:
+        """Who watches, asked again. None where nobody can say, and the last answer, at `answered`, is young enough."""
+        try:
+            return await self._calls.authenticate(context)
+        except SciStreamError as error:
+            has_expired = (caller.identity.expires or math.inf) <= self._clock()
+            is_late = time.monotonic() - answered > _UNANSWERED
+            if error.code is not Code.PROVIDER_UNAVAILABLE or has_expired or is_late:
+                raise
+            return None
+
+    async def _tell(self, events: AsyncIterator[Event], context: Context) -> None:
+        """Tell what happens for a while."""
+        end = time.monotonic() + _ASK_AGAIN
+        while (left := end - time.monotonic()) > 0:
+            try:
+                # Only the waiting may be cut off: half a message would be the end of the stream.
+                async with asyncio.timeout(left):
+                    event = await anext(events)
+            except TimeoutError:
+                return
+            await context.write(self._spelled(event))
 
     async def RenewSession(  # noqa: N802
         self, request: wire.RenewSessionRequest, context: Context
@@ -141,7 +184,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         self, request: wire.GetServerFactsRequest, context: Context
     ) -> wire.ServerFacts:
         """What this control server is."""
-        async with self._calls.answering(context, "GetServerFacts", request):
+        async with self._calls.answering(context, "GetServerFacts", request) as call:
             settings, certificate = self._identity.settings, self._identity.certificate
             # Each program is asked for its version, once.
             engines = await asyncio.to_thread(describe_engines)
@@ -162,7 +205,8 @@ class Operations(operations_pb2_grpc.OperationsServicer):
                 default_lease=LeaseTerms(settings.lease, settings.longest_lease).granted(None),
                 longest_lease=settings.longest_lease,
                 metrics_address=str(self._identity.metrics_address or ""),
-                warnings=self._warnings(),
+                # They name others' sessions, and files of this host.
+                warnings=() if self._authenticates and not call.caller.is_operator else self._warnings(),
             )
 
 
@@ -180,17 +224,19 @@ class _Wanted:
         return right and self.caller.may_use(session.owner)
 
 
-async def _tell(events: AsyncIterator[Event], context: Context) -> None:
-    """Tell what happens for a while."""
-    end = time.monotonic() + _ASK_AGAIN
-    while (left := end - time.monotonic()) > 0:
-        try:
-            # Only the waiting may be cut off: half a message would be the end of the stream.
-            async with asyncio.timeout(left):
-                event = await anext(events)
-        except TimeoutError:
-            return
-        await context.write(_event_on_wire(event))
+class _Spelled:
+    """Events as bytes of the wire, each made once for all who watch; `Reading` sends bytes as they are."""
+
+    def __init__(self) -> None:
+        self._last = deque[tuple[Event, bytes]](maxlen=_SPELLED)
+
+    def __call__(self, event: Event) -> bytes:
+        for known, message in reversed(self._last):
+            if known is event:
+                return message
+        message = _event_on_wire(event)
+        self._last.append((event, message))
+        return message
 
 
 def _lease(seconds: float) -> float | None:
@@ -208,8 +254,9 @@ def _reply(sessions: Sequence[Session]) -> wire.ListSessionsReply:
     return wire.ListSessionsReply(sessions=[_on_wire(session.view()) for session in sessions])
 
 
-def _event_on_wire(event: Event) -> wire.Event:
-    return wire.Event(time=event.time, kind=event.kind.value, session=_on_wire(event.session), words=event.words)
+def _event_on_wire(event: Event) -> bytes:
+    session = _on_wire(event.session)
+    return wire.Event(time=event.time, kind=event.kind.value, session=session, words=event.words).SerializeToString()
 
 
 def _on_wire(view: SessionView) -> wire.Session:

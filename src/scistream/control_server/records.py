@@ -23,6 +23,7 @@ class Record:
     `pid` and `started` are the data server's (`engines.lifecycle.ProcessMark`), None where it does not run. `opened`
     and `lease_expires` are in seconds since the epoch, `lease_boottime` is the same end on this boot's clock, None
     after another boot; `rate` is in kb/s. `wanted`: its data server is to run, and is started again where it does not.
+    `in_step`: that one has the targets; not while it is told of others.
     """
 
     uid: Uid
@@ -45,6 +46,7 @@ class Record:
     lease_boottime: float | None = None
     restarts: int = 0
     wanted: bool = False
+    in_step: bool = True
 
 
 def to_row(record: Record) -> dict[str, Any]:
@@ -120,4 +122,4 @@ def _from_row(row: sqlite3.Row, boot: str) -> Record:
         fields.update(pid=None, started=None, lease_boottime=None)
     fields.update(direction=Direction(row["direction"]), state=SessionState(row["state"]))
     fields.update(ports=_list(row["ports"]), targets=_list(row["targets"]))
-    return Record(**fields | {"wanted": bool(row["wanted"])})
+    return Record(**fields | {name: bool(row[name]) for name in ("wanted", "in_step")})

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from scistream.addresses import Endpoint
 from scistream.control_server.data_servers import DataServers, Survey
+from scistream.control_server.events import EventKind
 from scistream.control_server.journal import Journal, Record
-from scistream.control_server.ports import PortPool
+from scistream.control_server.ports import PortPool, Reservation
 from scistream.control_server.session_keys import forget_key, keep_key, recall_key
 from scistream.control_server.sessions import Session, SessionRequest
 from scistream.control_server.supervisor import Supervisor
@@ -38,7 +38,7 @@ class Recovery:
     supervisor: Supervisor
     engine: Engine
 
-    async def sessions(self, found: Survey) -> Sequence[Session]:
+    def sessions(self, found: Survey) -> Sequence[Session]:
         """Every session that goes on, in the state that it is in now; what is left of the others is cleared away.
 
         Those that are `wanted` and do not run are yet to be started (`Supervisor.watch`).
@@ -46,63 +46,73 @@ class Recovery:
         Args:
             found: the data servers that run.
         """
-        records = self.journal.records()
-        work = (self._session(record, found.get(record.stem, ())) for record in records)
-        pairs = zip(records, await asyncio.gather(*work), strict=True)
+        pairs = [(record, self._session(record, found.get(record.stem, ()))) for record in self.journal.records()]
         sessions = []
         for record, session in pairs:
             if session is None:
                 self.journal.remove(record.uid, record.direction)
             else:
-                sessions.append((record, session))
-        self._write_down([after for record, session in sessions if (after := session.record()) != record])
-        return [session for _, session in sessions]
+                sessions.append(session)
+        self._write_down(pairs)
+        for record, session in pairs:
+            if session is not None and (record.state, session.state) == (SessionState.ACTIVE, SessionState.FAILED):
+                self.supervisor.announce(session, EventKind.LOST, session.failure)
+        return sessions
 
-    def _write_down(self, changed: Sequence[Record]) -> None:
+    def _write_down(self, pairs: Iterable[tuple[Record, Session | None]]) -> None:
+        changed = [after for record, session in pairs if session and (after := session.record()) != record]
         # On a full disk the records stay as they are, and the next start comes to the same conclusions.
         with contextlib.suppress(SciStreamError):
             self.journal.put(*changed)
 
-    async def _session(self, record: Record, strays: Sequence[ProcessMark]) -> Session | None:
+    def _session(self, record: Record, strays: Sequence[ProcessMark]) -> Session | None:
         if record.state is SessionState.REQUESTED:
             return None  # Nobody waits for its hello any more.
         mark = None if record.pid is None or record.started is None else ProcessMark(record.pid, record.started)
         session = self._make(record, mark)
         if record.state in _RUNNING and mark is not None and self.data_servers.alive(mark):
-            return session
-        return await self._stopped(session, strays)
+            session.may_run = True
+        else:
+            self._stopped(session, strays)
+        return session
 
-    async def _stopped(self, session: Session, strays: Sequence[ProcessMark]) -> Session | None:
-        """A session whose data server does not run: to be started, ready for its update as it was, failed, or none."""
-        over = session.state in {SessionState.RELEASED, SessionState.DRAINING}
-        session.wanted = session.wanted and not over
+    def _stopped(self, session: Session, strays: Sequence[ProcessMark]) -> None:
+        """A session whose data server does not run: to be started, ready for its update, failed, or to be released.
+
+        The last kind is draining and not wanted. What is left of its processes is not waited for: a frozen one takes
+        seconds. Until then its ports are kept.
+        """
+        is_over = session.state in {SessionState.RELEASED, SessionState.DRAINING}
+        session.wanted = session.wanted and not is_over
         if session.state is SessionState.ACTIVE:
             # Its log is about to go.
             _fail(session, self.supervisor.lost(session, "while no control server ran"))
-        session.mark = strays[0] if strays else None
+        elif is_over:
+            session.state = SessionState.DRAINING
+        # Of more than one, all are looked for when they are ended.
+        session.mark = strays[0] if len(strays) == 1 else None
+        session.may_run = bool(strays)
+        if strays:
+            return
         try:
-            await self._clear(session, strays)
-            session.reservation.close()
-            if not over:
-                session.reservation = self.pool.claim(
-                    session.bound_host, session.ports, in_use=False, owner=session.asked.owner
-                )
+            self._wipe(session)
+            if not is_over:
+                session.reservation.close()
+                session.reservation = self._claim(session, in_use=False)
         except (SciStreamError, OSError) as error:
             # The ports stay out of the pool until the session is released.
-            session.reservation = self.pool.claim(session.bound_host, session.ports, in_use=True)
+            session.reservation = self._claim(session, in_use=True)
             _fail(session, error)
-            return session
-        session.mark = None
-        return None if over else session
 
-    async def _clear(self, session: Session, strays: Sequence[ProcessMark]) -> None:
+    def _claim(self, session: Session, *, in_use: bool) -> Reservation:
+        return self.pool.claim(session.bound_host, session.ports, in_use=in_use, owner=session.asked.owner)
+
+    def _wipe(self, session: Session) -> None:
         if not session.targets:
             return  # It never had a data server.
         plan = session.plan(self.directory)
         if session.wanted:
             keep_key(plan)
-        for mark in strays:
-            await self.supervisor.clear(session, mark)
         self.data_servers.wipe(plan)
         if not session.wanted:
             forget_key(plan)
@@ -126,6 +136,7 @@ class Recovery:
             restarts=record.restarts,
             mark=mark,
             wanted=record.wanted,
+            in_step=record.in_step,
         )
         if session.targets and session.engine.encryption is not Encryption.NONE:
             session.key = recall_key(session.plan(self.directory))

@@ -16,9 +16,10 @@ from scistream.control_server.events import EventKind
 from scistream.control_server.leases import Leases, LeaseWatch
 from scistream.control_server.leftovers import Leftovers
 from scistream.control_server.opening import Hello, Offer, Opening, Patience
+from scistream.control_server.policy import Policy
 from scistream.control_server.ports import PortPool
 from scistream.control_server.retargeting import retarget
-from scistream.control_server.rules import check, check_drain, preferred
+from scistream.control_server.rules import check, preferred
 from scistream.control_server.sessions import Session, SessionRequest, Update
 from scistream.control_server.supervisor import Supervisor
 from scistream.control_server.table import Table
@@ -42,6 +43,7 @@ class Registry:
         clock: seconds since the epoch.
         leases: how long sessions may last.
         leftovers: data servers that run and are no session's.
+        policy: what sessions may be.
     """
 
     def __init__(  # noqa: PLR0913 - all that it works with
@@ -54,6 +56,7 @@ class Registry:
         clock: Callable[[], float] = time.time,
         leases: Leases | None = None,
         leftovers: Leftovers | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self.engine = engine
         self.pool = pool
@@ -61,9 +64,10 @@ class Registry:
         self._table = Table(supervisor)
         self._leases = leases or Leases()
         self._leftovers = leftovers
-        offer = Offer(engine, pool, self._leases, clock)
+        self._policy = policy or Policy()
+        offer = Offer(engine, pool, self._leases, clock, self._policy)
         self._opening = Opening(self._table, supervisor, offer=offer, patience=patience, release=self._release)
-        self._draining = Draining(supervisor, self._release, patience.refusal)
+        self._draining = Draining(supervisor, self._table, self._release)
         self._lease_watch = LeaseWatch(self._leases, supervisor, sessions=self._table, release=self._expire)
 
     def sessions(self) -> Sequence[Session]:
@@ -82,7 +86,8 @@ class Registry:
         """Reserve entry points, then wait for the hello. On any failure, also the caller's going away, nothing stays.
 
         Raises:
-            SciStreamError: UID_EXISTS, ENGINE_CANNOT, BAD_LEASE, PORTS_MISCOUNTED, what `PortPool.reserve` raises,
+            SciStreamError: UID_EXISTS, ENGINE_CANNOT, BAD_LEASE, PORTS_MISCOUNTED, OWNER_PORTS_EXHAUSTED, what
+                `PortPool.reserve` raises,
                 HELLO_TIMEOUT, CONTROL_SERVER_ENDING, JOURNAL_UNREADABLE, STATE_DIRECTORY_FULL.
         """
         if self._leftovers is not None:
@@ -97,8 +102,8 @@ class Registry:
         """Register the application's end of a session; one that comes before its `req` is held for a while.
 
         Raises:
-            SciStreamError: UID_UNKNOWN, NOT_OWNER, JOURNAL_UNREADABLE, STATE_DIRECTORY_FULL; BAD_ADDRESS and
-                TOO_MANY_TARGETS, and the `req` waits on for better ones.
+            SciStreamError: UID_UNKNOWN, NOT_OWNER, JOURNAL_UNREADABLE, STATE_DIRECTORY_FULL; BAD_ADDRESS,
+                TOO_MANY_TARGETS and TARGET_REFUSED, and the `req` waits on for better ones.
         """
         return await self._opening.hello(hello, caller)
 
@@ -109,8 +114,8 @@ class Registry:
         is tried anew. Where the caller goes away before the answer, what it started is released: nobody else would.
 
         Raises:
-            SciStreamError: UID_UNKNOWN, NOT_OWNER, CONTROL_SERVER_ENDING, and what `check`, `retarget` and
-                `Supervisor.start` raise.
+            SciStreamError: UID_UNKNOWN, NOT_OWNER, TARGET_REFUSED, CONTROL_SERVER_ENDING, and what `check`, `retarget`
+                and `Supervisor.start` raise.
         """
         session = preferred(self._table.find(change.uid, None, caller), change.direction)
         work = self._supervisor.begin(self._update(session, change))
@@ -129,17 +134,26 @@ class Registry:
         async with session.lock:
             self._table.require(session)
             check(session, change)
+            self._policy.check_targets(session, change.targets, self._table)
             if session.state is SessionState.ACTIVE and session.mark is not None:
                 # From here on it is not the starter's alone.
                 session.change = None
-                if change.targets != session.targets:
+                if change.targets != session.targets or not session.in_step:
                     await retarget(self._supervisor, session, session.mark, change.targets)
                 return session
             if self._table.is_closed:
                 raise SciStreamError(Code.CONTROL_SERVER_ENDING)
             session.change = change
-            await self._supervisor.start(session, change)
+            try:
+                await self._supervisor.start(session, change)
+            finally:
+                self._heed(session)
             return session
+
+    def _heed(self, session: Session) -> None:
+        """Have what failed given up as well, where nobody tries it anew: its ports are others' to use."""
+        if session.awaits_update:
+            self._opening.expect_update(session)
 
     async def renew(
         self, uid: Uid, direction: Direction | None, lease: float | None, caller: Caller
@@ -159,6 +173,9 @@ class Registry:
         return found
 
     async def _expire(self, session: Session) -> None:
+        if session.state is SessionState.REQUESTED and self._leases.has_ended(session):
+            seconds = self._leases.terms.granted(session.asked.lease)
+            self._table.refuse(session, SciStreamError(Code.HELLO_TIMEOUT, uid=session.asked.uid, seconds=seconds))
         await self._release(session, "the lease ended", lambda: not self._leases.has_ended(session))
 
     async def drain(self, uid: Uid, direction: Direction | None, caller: Caller) -> Sequence[Session]:
@@ -166,12 +183,10 @@ class Registry:
 
         Raises:
             SciStreamError: UID_UNKNOWN, NOT_OWNER, SESSION_NOT_ACTIVE, ENGINE_CANNOT, JOURNAL_UNREADABLE,
-                STATE_DIRECTORY_FULL.
+                STATE_DIRECTORY_FULL; PARTLY_DRAINED where that is so of one direction, and the other drains.
         """
         found = self._table.find(uid, direction, caller)
-        for session in found:
-            check_drain(session)
-        await asyncio.gather(*map(self._draining.begin, found))
+        await self._draining.begin(found)
         return found
 
     async def release(self, uid: Uid, direction: Direction | None, caller: Caller) -> Sequence[Session]:
@@ -194,8 +209,12 @@ class Registry:
         async with session.lock:
             if session in self._table and not unless():
                 # A session that waits for its hello never had a data server, and its file names may be another's.
-                if session.state is not SessionState.REQUESTED:
-                    await self._supervisor.end(session)
+                try:
+                    if session.state is not SessionState.REQUESTED:
+                        await self._supervisor.end(session)
+                except SciStreamError:
+                    self._heed(session)
+                    raise
                 self._table.drop(session, why)
 
     def take_over(self, sessions: Iterable[Session]) -> None:
@@ -211,14 +230,32 @@ class Registry:
         self._lease_watch.look()
 
     def _go_on(self, session: Session) -> None:
-        if session.state is SessionState.REGISTERED:
+        if session.awaits_update:
             self._opening.expect_update(session)
-        elif session.state is SessionState.DRAINING and session.mark is not None:
+            self._supervisor.begin(self._end_strays(session))
+        elif session.state is SessionState.DRAINING and session.wanted and session.mark is not None:
             self._draining.resume(session, session.mark)
         elif session.state is SessionState.DRAINING:
-            self._supervisor.begin(self._release(session, "its data server ended while it drained"))
+            self._supervisor.begin(self._release(session, "it was about to end when the control server did"))
         else:
             self._supervisor.watch(session)
+            if session.state is SessionState.ACTIVE and not session.in_step:
+                self._supervisor.begin(self._bring_into_step(session))
+
+    async def _end_strays(self, session: Session) -> None:
+        async with session.lock:
+            if session.awaits_update and session.may_run:
+                await self._supervisor.end_strays(session)
+
+    async def _bring_into_step(self, session: Session) -> None:
+        """Finish a retarget that the control server's end cut off; where that fails, the next update tries again."""
+        async with session.lock:
+            if session.state is not SessionState.ACTIVE or session.mark is None or session.in_step:
+                return
+            try:
+                await retarget(self._supervisor, session, session.mark, session.targets)
+            except SciStreamError as error:
+                self._supervisor.tell(session, "session not in step", why=str(error))
 
     async def close(self) -> None:
         """Take no more sessions, fail the calls that wait, and finish what is under way. Data servers go on."""

@@ -10,12 +10,14 @@ from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
+from scistream.addresses import Endpoint
 from scistream.control_server.configuration import Settings
 from scistream.control_server.data_servers import Proxies, Survey, survey
 from scistream.control_server.events import Events
 from scistream.control_server.leases import Leases, LeaseTerms
 from scistream.control_server.leftovers import Leftovers, find_leftovers
 from scistream.control_server.observing import open_audit
+from scistream.control_server.policy import Policy
 from scistream.control_server.ports import PortPool
 from scistream.control_server.recovery import Recovery
 from scistream.control_server.registry import Patience, Registry
@@ -64,16 +66,24 @@ async def restored(settings: Settings, log: FilteringBoundLogger, stack: AsyncEx
     supervisor = Supervisor(journal=journal, directory=directory, data_servers=proxies, events=events, log=log)
     recovery = Recovery(journal, directory, pool, proxies, supervisor, engine)
     known = {record.stem for record in journal.records()}
-    sessions = await recovery.sessions(found)
+    sessions = recovery.sessions(found)
     unknown = {stem: marks for stem, marks in found.items() if stem not in known}
     leftovers = Leftovers(directory, find_leftovers(unknown, pool), warnings)
     for warning in leftovers.warnings():
         log.warning(warning)
     patience = Patience(hello=settings.hello_timeout)
     leases = Leases(LeaseTerms(settings.lease, settings.longest_lease))
-    registry = Registry(engine, pool, supervisor, patience=patience, leases=leases, leftovers=leftovers)
+    policy = _policy(settings)
+    registry = Registry(engine, pool, supervisor, patience=patience, leases=leases, leftovers=leftovers, policy=policy)
     registry.take_over(sessions)
     return registry
+
+
+def _policy(settings: Settings) -> Policy:
+    own = {settings.address: "this control server's own control port"}
+    if settings.metrics_port:
+        own[Endpoint(settings.metrics_ip, settings.metrics_port)] = "this control server's own metrics port"
+    return Policy(own, settings.ports_per_owner)
 
 
 @contextlib.contextmanager

@@ -19,13 +19,14 @@ async def retarget(supervisor: Supervisor, session: Session, mark: ProcessMark, 
         SciStreamError: what `DataServers.retarget` raises; JOURNAL_UNREADABLE, STATE_DIRECTORY_FULL. The session then
             keeps the targets that it had.
     """
-    before = session.targets
-    supervisor.move(session, session.state, targets=targets)
+    before = session.targets, session.in_step
+    supervisor.move(session, session.state, targets=targets, in_step=False)
     data_servers, plan = supervisor.at_work(session)
     try:
         with session.reservation.admitted():
             await data_servers.retarget(session.engine, plan, mark)
     except Exception as error:
-        supervisor.move(session, session.state, must=True, targets=before)
+        supervisor.move(session, session.state, must=True, targets=before[0], in_step=before[1])
         raise in_words(error, plan.directory) from error
-    supervisor.move(session, session.state, EventKind.RETARGETED)
+    # It has them now, whatever can be written.
+    supervisor.move(session, session.state, EventKind.RETARGETED, must=True, in_step=True)

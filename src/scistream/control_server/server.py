@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from structlog.typing import FilteringBoundLogger
 
 from scistream.control_server import banner, listening
-from scistream.control_server.answering import Calls, Reading
+from scistream.control_server.answering import Calls
 from scistream.control_server.authentication import authentication, operators
 from scistream.control_server.configuration import Settings
 from scistream.control_server.data_servers import Proxies
@@ -27,6 +27,7 @@ from scistream.control_server.events import Events
 from scistream.control_server.judgement import judge
 from scistream.control_server.observing import Observers
 from scistream.control_server.operations import Operations, ServerIdentity
+from scistream.control_server.reading import Reading
 from scistream.control_server.registry import Registry
 from scistream.control_server.restoring import restored
 from scistream.control_server.service import ControlService

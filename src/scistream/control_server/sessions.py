@@ -92,11 +92,16 @@ class Session:
     restarts: int = 0
     traffic: Traffic = field(default_factory=Traffic)
     mark: ProcessMark | None = None
+    # A process of it may be there, whose mark may not be known.
+    may_run: bool = False
     # Its data server is to run: where it ends by itself, it is started again.
     wanted: bool = False
+    # Its data server has the targets; not known while that is told of others, also where a crash cut the telling off.
+    in_step: bool = True
     key: bytes | None = field(default=None, repr=False)
     # Done when the hello has come; None for a session from before a restart.
     registered: asyncio.Future[None] | None = field(default=None, repr=False)
+    # What waits for its data server's end, for that of its last connection, or for an update.
     watch: asyncio.Task[None] | None = field(default=None, repr=False)
     # The update that started the data server, as long as nobody but who it is from relies on it.
     change: Update | None = field(default=None, repr=False)
@@ -116,6 +121,12 @@ class Session:
     def entry_points(self) -> tuple[Endpoint, ...]:
         """Where the session accepts, as it is told to people."""
         return tuple(Endpoint(self.asked.host, port) for port in self.ports)
+
+    @property
+    def awaits_update(self) -> bool:
+        """Whether nothing happens to it without an `update`: it is registered, or failed with nobody to start it."""
+        is_failed = self.state is SessionState.FAILED and not self.wanted
+        return is_failed or self.state is SessionState.REGISTERED
 
     def view(self) -> SessionView:
         """The session as it is now, for those who only look."""
@@ -170,4 +181,5 @@ class Session:
             lease_boottime=self.lease_boottime,
             restarts=self.restarts,
             wanted=self.wanted,
+            in_step=self.in_step,
         )

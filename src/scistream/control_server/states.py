@@ -41,7 +41,7 @@ TRANSITIONS: Final = (
     Transition(_DRAINING, _FAILED, "the data server cannot be ended"),
     Transition(_FAILED, _ACTIVE, "the data server is back"),
     Transition(_FAILED, _REGISTERED, "update (a new try)"),
-    Transition(_FAILED, _RELEASED, "release, lease"),
+    Transition(_FAILED, _RELEASED, "no update, release, lease"),
 )
 """Everything that can happen to a session's state."""
 

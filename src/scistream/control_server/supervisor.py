@@ -84,20 +84,41 @@ class Supervisor:
         # Written before the process is there: whatever happens now, the next start knows where to look for it.
         self.move(session, SessionState.REGISTERED, mark=None, failure="", targets=change.targets, key=key)
         try:
-            with session.reservation.admitted():
-                mark = await self._data_servers.start(session.engine, session.plan(self._directory))
+            # Of a failed session, somebody may have them by now.
+            session.reservation.retake(session.bound_host)
+            mark = await self._launch(session)
             await self._activate(session, mark)
         except Exception as error:
             raise self._failed(session, error) from None
         self.watch(session)
 
+    async def _launch(self, session: Session) -> ProcessMark:
+        session.may_run = True
+        with session.reservation.admitted():
+            return await self._data_servers.start(session.engine, session.plan(self._directory))
+
     async def _activate(self, session: Session, mark: ProcessMark) -> None:
         try:
-            self.move(session, SessionState.ACTIVE, mark=mark, wanted=True)
+            self.move(session, SessionState.ACTIVE, mark=mark, wanted=True, in_step=True)
         except SciStreamError:
             # A data server that no journal knows would outlive its session.
             await self.clear(session, mark)
             raise
+
+    async def end_strays(self, session: Session) -> None:
+        """End what an earlier control server left of a session's data server; the session has its ports from then on.
+
+        Raises:
+            SciStreamError: DATA_SERVER_STUCK, FILE_UNWRITABLE, INTERNAL; the session is then failed.
+        """
+        try:
+            await self.clear(session, session.mark)
+            if session.targets:
+                forget_key(session.plan(self._directory))
+            session.reservation.retake(session.bound_host)
+        except Exception as error:
+            raise self._failed(session, error) from None
+        self.move(session, session.state, must=True, mark=None)
 
     async def end(self, session: Session) -> None:
         """End the data server for good, if one runs, and remove its files.
@@ -122,12 +143,13 @@ class Supervisor:
             raise self._failed(session, error) from None
 
     async def clear(self, session: Session, mark: ProcessMark | None) -> None:
-        """End what runs of a data server, and remove its files; see `DataServers.stop`."""
-        if not session.targets and mark is None:
-            return  # It never had one.
+        """End what runs of a data server, and remove its files; see `DataServers.stop`. Where none can run: nothing."""
+        if not session.may_run:
+            return
         # Proving that an entry point is free means to bind it, beside the reservation.
         with session.reservation.admitted():
             await self._data_servers.stop(session.engine, session.plan(self._directory), mark)
+        session.may_run = False
 
     def at_work(self, session: Session) -> tuple[DataServers, Plan]:
         """What runs the session's data server, and what that one was told."""
@@ -170,19 +192,17 @@ class Supervisor:
                 backoff.count(0.0)
                 self._fail(session, self._told(error), EventKind.FAILED, backoff)
                 return
-            restarts, kind = session.restarts + 1, EventKind.RESTARTED
-            self.move(session, SessionState.ACTIVE, kind, must=True, mark=mark, failure="", restarts=restarts)
+            back: dict[str, Any] = {"mark": mark, "failure": "", "restarts": session.restarts + 1, "in_step": True}
+            self.move(session, SessionState.ACTIVE, EventKind.RESTARTED, must=True, **back)
 
     async def _replace(self, session: Session) -> ProcessMark:
         """Start a data server in place of one that is dead, with the same ports, targets and key."""
         plan = session.plan(self._directory)
         # The key has to outlive both the files of the one and a crash before those of the other.
         keep_key(plan)
-        if session.mark is not None:
-            await self.clear(session, session.mark)
+        await self.clear(session, session.mark)
         session.reservation.retake(session.bound_host)
-        with session.reservation.admitted():
-            mark = await self._data_servers.start(session.engine, plan)
+        mark = await self._launch(session)
         with contextlib.suppress(SciStreamError):
             forget_key(plan)
         return mark
@@ -255,10 +275,11 @@ class Supervisor:
             self._books.write(changed)
         vars(session).update(changes, state=state)
         if kind is not None:
-            self._announce(session, kind, why)
+            self.announce(session, kind, why)
 
-    def _announce(self, session: Session, kind: EventKind, why: str) -> None:
-        self.events.publish(Event(time.time(), kind, session.view(), why))
+    def announce(self, session: Session, kind: EventKind, why: str = "") -> None:
+        """Tell those who watch, and log, what happened to a session."""
+        self.events.publish(Event(self._clock(), kind, session.view(), why))
         facts = facts_of(kind, session) | ({"why": why} if why else {})
         self.tell(session, f"session {kind.value}", **facts)
 
@@ -276,5 +297,6 @@ class Supervisor:
         return self._tasks.begin(work)
 
     async def finish(self) -> None:
-        """See `Tasks.finish`."""
+        """Finish what is under way, watch no longer, and write what could not be written before."""
         await self._tasks.finish()
+        self._books.close()

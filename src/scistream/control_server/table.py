@@ -76,26 +76,28 @@ class Table:
     def drop(self, session: Session, why: str) -> None:
         """Forget a session whose data server does not run. Again: nothing."""
         if session in self:
-            self.strike(session)
-            # A stream can be stopped with a full disk, too.
-            self._supervisor.move(session, SessionState.RELEASED, why=why, must=True, key=None, change=None)
+            try:
+                # A stream can be stopped with a full disk, too.
+                self._supervisor.move(session, SessionState.RELEASED, why=why, must=True, key=None, change=None)
+            finally:
+                self.strike(session)
 
     def strike(self, session: Session) -> None:
-        """Forget a session of which nothing was written or told."""
+        """Forget a session, and free its ports; nothing is written or told."""
         del self._sessions[session.identity]
-        _refuse(session, SciStreamError(Code.UID_UNKNOWN, uid=session.asked.uid))
+        self.refuse(session, SciStreamError(Code.UID_UNKNOWN, uid=session.asked.uid))
         session.reservation.close()
 
     def close(self) -> None:
         """Take no more sessions, and fail the requests that wait."""
         self.is_closed = True
         for session in self.sessions():
-            _refuse(session, SciStreamError(Code.CONTROL_SERVER_ENDING))
+            self.refuse(session, SciStreamError(Code.CONTROL_SERVER_ENDING))
 
-
-def _refuse(session: Session, error: SciStreamError) -> None:
-    """Fail the `req` that waits, if one does."""
-    if session.registered is not None and not session.registered.done():
-        session.registered.set_exception(error)
-        # Retrieved once here: a request whose caller went away reads it no more.
-        session.registered.exception()
+    @staticmethod
+    def refuse(session: Session, error: SciStreamError) -> None:
+        """Fail the `req` that waits, if one does."""
+        if session.registered is not None and not session.registered.done():
+            session.registered.set_exception(error)
+            # Retrieved once here: a request whose caller went away reads it no more.
+            session.registered.exception()

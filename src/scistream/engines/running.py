@@ -10,7 +10,7 @@ import contextlib
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from scistream.addresses import Endpoint
@@ -58,10 +58,11 @@ async def _figures(engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
     return counting.remember(engine, plan, mark, engine.read_traffic(answer))
 
 
-async def drain(engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+async def drain(engine: Engine, plan: Plan, mark: ProcessMark, deaf: Callable[[], None] = lambda: None) -> None:
     """Have it accept no new connections; back when the running ones have ended and it with them.
 
-    It can be cancelled and taken up again. Files stay, and a child of ours stays as a zombie: both are `stop`'s.
+    `deaf` is called when it accepts none any more. It can be cancelled and taken up again. Files stay, and a child of
+    ours stays as a zombie: both are `stop`'s.
 
     Raises:
         SciStreamError: ENGINE_CANNOT, and then it accepts as before, or did not do as it was told.
@@ -74,6 +75,7 @@ async def drain(engine: Engine, plan: Plan, mark: ProcessMark) -> None:
         with contextlib.suppress(OSError):
             await traffic(engine, plan, mark)
         await _deafen(engine, plan, leader)
+    deaf()
     if engine.drain_signal is None:
         await _wait_idle(leader)
         send(leader, signal.SIGTERM)

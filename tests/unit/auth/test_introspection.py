@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from scistream.auth import Identity
 from scistream.auth.asking import Asker
 from scistream.auth.introspection import Demands, TokenIntrospection
-from scistream.auth.verdicts import Clock, Verdict, Verdicts
+from scistream.auth.verdicts import Verdict, Verdicts
+from scistream.clocks import Clocks
 from scistream.errors import Code, ExitCode, SciStreamError
 from scistream.terms import NO_AUTH
 
@@ -69,7 +70,7 @@ class World:
         async def inside() -> Any:
             transport = httpx.MockTransport(self.answer)
             async with Asker(demands.provider, seconds=seconds, transport=transport) as asker:
-                clock = Clock(lambda: self.wall, lambda: self.steady)
+                clocks = Clocks(lambda: self.wall, lambda: self.steady)
                 return await use(TokenIntrospection(demands, asker, clock))
 
         return asyncio.run(inside())
@@ -275,15 +276,76 @@ def test_many_calls_at_once_with_one_token_are_one_question(world):
     assert len(world.requests) == 1
 
 
-def test_a_flood_of_made_up_tokens_is_turned_away(world):
+async def _flood(verifier: TokenIntrospection, hosts: int, each: int) -> list[asyncio.Task[Identity]]:
+    names = [(f"h{host}", f"made-up-{host}-{number}") for host in range(hosts) for number in range(each)]
+    calls = [asyncio.create_task(verifier.verify(token, host)) for host, token in names]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return calls
+
+
+async def _reason(verifier: TokenIntrospection, token: str, host: str) -> str:
+    with pytest.raises(SciStreamError) as raised:
+        await verifier.verify(token, host)
+    assert raised.value.code is Code.PROVIDER_UNAVAILABLE
+    return raised.value.facts["reason"]
+
+
+def test_u20_a_flood_of_made_up_tokens_is_turned_away(world):
     async def use(verifier):
         world.gate = asyncio.Event()
-        calls = [asyncio.create_task(verifier.verify(f"token{number}")) for number in range(257)]
-        with pytest.raises(SciStreamError) as raised:
-            await calls[-1]
-        assert raised.value.facts["reason"] == "256 tokens wait for its answer already"
+        calls = await _flood(verifier, 8, 32)
+        assert await _reason(verifier, "new", "h9") == "256 new tokens wait for its answer already"
         world.gate.set()
-        await asyncio.gather(*calls[:-1])
+        await asyncio.gather(*calls)
+
+    world.run(use)
+
+
+def test_u20_the_flood_of_one_host_takes_no_other_hosts_turn(world):
+    async def use(verifier):
+        world.gate = asyncio.Event()
+        calls = await _flood(verifier, 1, 32)
+        assert await _reason(verifier, "new", "h0") == "32 new tokens of this host wait for its answer already"
+        other = asyncio.create_task(verifier.verify("t0ken", "h1"))
+        await asyncio.sleep(0)
+        world.gate.set()
+        assert (await other).subject == "alice"
+        await asyncio.gather(*calls)
+
+    world.run(use)
+
+
+def test_u20_tokens_that_were_good_are_asked_about_before_a_flood_of_made_up_ones(world):
+    async def use(verifier):
+        await verifier.verify("t0ken", "h0")
+        world.steady = 31.0
+        world.gate = asyncio.Event()
+        calls = await _flood(verifier, 8, 32)
+        # The provider answers nobody of the flood, and has heard of twelve of them.
+        assert len(world.requests) == 13
+        again = asyncio.create_task(verifier.verify("t0ken", "h0"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert parse_qs(world.requests[-1].content.decode())["token"] == ["t0ken"]
+        world.gate.set()
+        assert (await again).subject == "alice"
+        await asyncio.gather(*calls)
+
+    world.run(use)
+
+
+def test_u20_a_token_that_was_refused_since_has_no_turn_of_its_own(world):
+    async def use(verifier):
+        await verifier.verify("t0ken", "h0")
+        world.steady, world.body = 31.0, {"active": False}
+        with pytest.raises(SciStreamError, match="it is not active"):
+            await verifier.verify("t0ken", "h0")
+        world.steady, world.gate = 40.0, asyncio.Event()
+        calls = await _flood(verifier, 1, 32)
+        assert await _reason(verifier, "t0ken", "h0") == "32 new tokens of this host wait for its answer already"
+        world.gate.set()
+        await asyncio.gather(*calls, return_exceptions=True)
 
     world.run(use)
 
@@ -299,7 +361,7 @@ def test_no_token_and_no_secret_stays_in_memory_or_shows(world):
 
 
 def test_the_memory_of_verdicts_is_bounded_and_refusals_push_out_no_good_one():
-    verdicts = Verdicts(Clock(lambda: NOW, lambda: 0.0))
+    verdicts = Verdicts(Clocks(lambda: NOW, lambda: 0.0))
     good = Verdict(World().verify())
     verdicts.keep(b"good", good, 0.0)
     for number in range(10_000):

@@ -18,6 +18,7 @@ from scistream.control_server.data_servers import Survey
 from scistream.control_server.events import Events
 from scistream.control_server.journal import Journal
 from scistream.control_server.leases import Leases
+from scistream.control_server.policy import Policy
 from scistream.control_server.ports import Reservation
 from scistream.control_server.recovery import Recovery
 from scistream.control_server.registry import Hello, Patience, Registry
@@ -81,7 +82,8 @@ class MemoryDataServers:
         self.running[mark.pid] = plan
         return mark
 
-    async def drain(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+    async def drain(self, engine: Engine, plan: Plan, mark: ProcessMark, deaf: Callable[[], None]) -> None:
+        deaf()
         await self._ends.setdefault(mark.pid, asyncio.Event()).wait()
 
     async def retarget(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
@@ -193,6 +195,7 @@ class Site:
         patience: Patience,
         data_servers: MemoryDataServers | None = None,
         leases: Leases | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self.engine = MemoryEngine()
         self.pool = MemoryPool()
@@ -212,12 +215,14 @@ class Site:
         )
         ticks = itertools.count(1_000_000)
         clock = lambda: float(next(ticks))  # noqa: E731
-        self.registry = Registry(self.engine, self.pool, self.supervisor, patience=patience, clock=clock, leases=leases)
+        self.registry = Registry(
+            self.engine, self.pool, self.supervisor, patience=patience, clock=clock, leases=leases, policy=policy
+        )
 
     async def recover(self) -> None:
         """What a start does first."""
         recovery = Recovery(self.journal, self.directory, self.pool, self.data_servers, self.supervisor, self.engine)
-        self.registry.take_over(await recovery.sessions(self.data_servers.survey(self.directory)))
+        self.registry.take_over(recovery.sessions(self.data_servers.survey(self.directory)))
 
     def ask(self, uid: str, direction: Direction = Direction.INBOUND, connections: int = 1) -> asyncio.Task[Session]:
         """A `req`, which is on its way."""
@@ -279,8 +284,9 @@ def site_factory(tmp_path: Path) -> SiteFactory:
         request: float = 5,
         data_servers: MemoryDataServers | None = None,
         leases: Leases | None = None,
+        policy: Policy | None = None,
     ) -> Site:
-        return Site(tmp_path, Patience(hello=hello, request=request, refusal=0.05), data_servers, leases)
+        return Site(tmp_path, Patience(hello=hello, request=request), data_servers, leases, policy)
 
     return make
 

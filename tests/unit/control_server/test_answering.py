@@ -36,7 +36,7 @@ def context(**metadata: str | bytes) -> SimpleNamespace:
 class Refusing:
     name, scope = "refusing", ""
 
-    async def verify(self, token: str | None) -> Identity:
+    async def verify(self, token: str | None, host: str = "") -> Identity:
         raise SciStreamError(Code.AUTHENTICATION_REQUIRED, scope="scope")
 
 

@@ -53,7 +53,7 @@ class Nobody:
 
     name, scope = "none", "scope"
 
-    async def verify(self, token: str | None) -> Identity:
+    async def verify(self, token: str | None, host: str = "") -> Identity:
         raise SciStreamError(Code.TOKEN_REFUSED, scope=self.scope, reason="it is not active")
 
 

@@ -271,6 +271,27 @@ def test_u13_the_environments_compat_is_for_the_clients_words_and_turns_nothing_
     settings(config=toml("compat = true")).check_authentication()
 
 
+_TIMES = ("hello_timeout", "lease", "longest_lease", "quarantine")
+_REASON = "it has to be a number of seconds, or a time such as 90s, 30m, 8h or 1h30m"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1m30s", 90), ("90", 90), ("0.5", 0.5), ("1H", 3600), ("7s", 7)])
+def test_times_are_said_as_s2uc_has_them(toml, text, seconds):
+    for found in (
+        settings(dict.fromkeys(_TIMES, text)),
+        settings(environment={f"SCISTREAM_{key.upper()}": text for key in _TIMES}),
+        settings(config=toml("".join(f'{key} = "{text}"\n' for key in _TIMES))),
+        settings(config=toml("".join(f"{key} = {seconds}\n" for key in _TIMES))),
+    ):
+        assert [getattr(found, key) for key in _TIMES] == [seconds] * 4
+
+
+def test_no_end_is_a_word_or_0():
+    for text in ("unlimited", "0", 0):
+        found = settings({"lease": text, "longest_lease": text, "quarantine": 0})
+        assert (found.lease, found.longest_lease, found.quarantine) == (0, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -278,7 +299,14 @@ def test_u13_the_environments_compat_is_for_the_clients_words_and_turns_nothing_
         ({"port": "5000.5"}, "it has to be a whole number"),
         ({"port": "70000"}, "it has to be at most 65535"),
         ({"port": "0"}, "it has to be at least 1"),
-        ({"hello_timeout": "long"}, "it has to be a number"),
+        ({"hello_timeout": "long"}, _REASON),
+        ({"hello_timeout": "unlimited"}, _REASON),
+        ({"quarantine": "Unlimited"}, _REASON),
+        ({"quarantine": "2h"}, "it has to be at most 3600"),
+        ({"lease": "soon"}, _REASON + "; without an end: unlimited"),
+        ({"lease": "99999d"}, _REASON),
+        ({"lease": "1.2.3"}, _REASON),
+        ({"longest_lease": "-1"}, "it has to be at least 0"),
         ({"hello_timeout": "-1"}, "it has to be greater than 0"),
         ({"ssl": "maybe"}, "it has to be true or false"),
         ({"client_id": 7}, "it has to be a text"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -121,7 +122,12 @@ def test_a_data_server_that_dies_while_it_drains_is_released(site_factory, settl
     async def work():
         site = site_factory()
         await site.open("one")
-        site.data_servers.drain = lambda *_: asyncio.Event().wait()
+
+        async def hang(engine, plan, mark, deaf):
+            deaf()
+            await asyncio.Event().wait()
+
+        site.data_servers.drain = hang
         await drain(site)
         await settle()
         site.data_servers.kill(1000)
@@ -147,7 +153,7 @@ def test_an_engine_that_cannot_drain_says_so_and_its_session_goes_on(site_factor
         site = site_factory()
         session = await site.open("one")
 
-        async def refuse(engine, plan, mark):
+        async def refuse(engine, plan, mark, deaf):
             raise refusal
 
         site.data_servers.drain = refuse
@@ -164,12 +170,105 @@ def test_an_engine_that_cannot_drain_says_so_and_its_session_goes_on(site_factor
     run(work)
 
 
+def test_a_drain_is_answered_when_nothing_new_is_accepted_and_not_before(site_factory, settle):
+    async def work():
+        site = site_factory()
+        await site.open("one")
+        told: list[Callable[[], None]] = []
+
+        async def slowly(engine, plan, mark, deaf):
+            told.append(deaf)
+            await asyncio.Event().wait()
+
+        site.data_servers.drain = slowly
+        answer = asyncio.ensure_future(drain(site))
+        await settle()
+        assert not answer.done()
+        told[0]()
+        await settle()
+        assert [session.state for session in answer.result()] == [SessionState.DRAINING]
+
+    run(work)
+
+
+def test_a_refusal_that_comes_late_reaches_the_caller(site_factory, settle):
+    async def work():
+        site = site_factory()
+        session = await site.open("one")
+        late = asyncio.Event()
+
+        async def refuse(engine, plan, mark, deaf):
+            await late.wait()
+            raise CANNOT
+
+        site.data_servers.drain = refuse
+        answer = asyncio.ensure_future(drain(site))
+        await settle()
+        assert session.state is SessionState.DRAINING
+        late.set()
+        with pytest.raises(SciStreamError, match="it never drains"):
+            await answer
+        assert session.state is SessionState.ACTIVE
+
+    run(work)
+
+
+def test_where_one_direction_cannot_drain_the_answer_says_that_the_other_does(site_factory):
+    async def work():
+        site = site_factory()
+        inbound, outbound = [await site.open("one", direction) for direction in Direction]
+        both = site.data_servers.drain
+
+        async def refuse(engine, plan, mark, deaf):
+            if mark == inbound.mark:
+                raise CANNOT
+            await both(engine, plan, mark, deaf)
+
+        site.data_servers.drain = refuse
+        words = f"{outbound.asked.direction.value} direction drains, and the other goes on: .*it never drains"
+        with pytest.raises(SciStreamError, match=words) as raised:
+            await drain(site)
+        assert raised.value.code is Code.PARTLY_DRAINED
+        assert (inbound.state, outbound.state) == (SessionState.ACTIVE, SessionState.DRAINING)
+
+    run(work)
+
+
+def test_nothing_is_drained_where_one_direction_is_not_active(site_factory):
+    async def work():
+        site = site_factory()
+        outbound = await site.open("one", Direction.OUTBOUND)
+        inbound = await site.register("one", Direction.INBOUND)
+        with pytest.raises(SciStreamError, match="session one is registered, and draining is for active"):
+            await drain(site)
+        assert (inbound.state, outbound.state) == (SessionState.REGISTERED, SessionState.ACTIVE)
+
+    run(work)
+
+
+def test_a_drain_that_waits_for_a_release_finds_no_session(site_factory, settle):
+    async def work():
+        site = site_factory()
+        session = await site.open("one")
+        async with session.lock:
+            release = asyncio.ensure_future(site.release("one"))
+            await settle()
+            answer = asyncio.ensure_future(drain(site))
+            await settle()
+        await release
+        with pytest.raises(SciStreamError) as raised:
+            await answer
+        assert raised.value.code is Code.UID_UNKNOWN
+
+    run(work)
+
+
 def test_a_data_server_that_is_gone_when_it_is_asked_is_no_engine_that_cannot(site_factory, settle):
     async def work():
         site = site_factory()
         await site.open("one")
 
-        async def die(engine, plan, mark):
+        async def die(engine, plan, mark, deaf):
             site.data_servers.kill(mark.pid)
             raise ConnectionRefusedError(111, "Connection refused")
 
@@ -272,6 +371,87 @@ def test_more_targets_than_entry_points_retarget_nothing(site_factory):
             await site.update("one", "a.example:1", "b.example:2")
         assert raised.value.code is Code.TOO_MANY_TARGETS
         assert session.targets == (Endpoint("t.example", 5074),)
+
+    run(work)
+
+
+async def cut_off_in_a_retarget(site_factory, *, taken: bool):
+    """A control server's end while its data server was told of other targets, and what comes after."""
+    before = site_factory()
+    await before.open("one")
+    retarget = before.data_servers.retarget
+
+    async def die(*words):
+        if taken:
+            await retarget(*words)
+        raise asyncio.CancelledError
+
+    before.data_servers.retarget = die
+    with pytest.raises(asyncio.CancelledError):
+        await before.update("one", "other.example:1")
+    before.data_servers.retarget = retarget
+    await before.registry.close()
+    return site_factory(data_servers=before.data_servers)
+
+
+def target_of(site, pid: int = 1000) -> str:
+    return str(site.data_servers.running[pid].routes[0].target)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_u29_a_retarget_that_a_crash_cut_off_is_finished_at_the_next_start(site_factory, settle, taken):
+    async def work():
+        after = await cut_off_in_a_retarget(site_factory, taken=taken)
+        await after.recover()
+        await settle()
+        (session,) = after.registry.sessions()
+        assert (target_of(after), session.targets) == ("other.example:1", OTHER)
+        assert session.in_step
+        assert after.journal.records() == [session.record()]
+        assert len(after.data_servers.started) == 1
+
+    run(work)
+
+
+def test_u29_where_it_cannot_be_finished_the_next_update_with_the_same_targets_does_it(site_factory, settle):
+    async def work():
+        after = await cut_off_in_a_retarget(site_factory, taken=False)
+        after.data_servers.refusal = CANNOT
+        await after.recover()
+        await settle()
+        told = [entry for entry in after.events.entries if entry["event"] == "session not in step"]
+        assert ["it never drains" in entry["why"] for entry in told] == [True]
+        assert target_of(after) == "t.example:5074"
+        with pytest.raises(SciStreamError, match="it never drains"):
+            await after.update("one", "other.example:1")
+        after.data_servers.refusal = None
+        await after.update("one", "other.example:1")
+        assert target_of(after) == "other.example:1"
+        # From now on the same targets change nothing.
+        after.data_servers.refusal = CANNOT
+        await after.update("one", "other.example:1")
+
+    run(work)
+
+
+def test_a_data_server_that_took_its_targets_is_told_of_also_on_a_full_disk(site_factory):
+    async def work():
+        site = site_factory()
+        session = await site.open("one")
+        full = SciStreamError(Code.STATE_DIRECTORY_FULL, directory="d", reason="full")
+        retarget, put_certainly = site.data_servers.retarget, site.journal.put_certainly
+
+        def refuse(*_):
+            raise full
+
+        async def fill(*words):
+            await retarget(*words)
+            site.journal.put = refuse
+
+        site.data_servers.retarget = fill
+        site.journal.put_certainly = lambda record: (vars(site.journal).pop("put", None), put_certainly(record))
+        await site.update("one", "other.example:1")
+        assert (session.targets, session.in_step) == (OTHER, True)
 
     run(work)
 

@@ -103,9 +103,26 @@ def test_a_number_may_watch_and_no_more_until_one_goes(site_factory, monkeypatch
         with events.watched():
             with events.watched(), pytest.raises(SciStreamError) as raised, events.watched():
                 pass
-            assert (raised.value.code, raised.value.facts) == (Code.TOO_MANY_WATCHERS, {"limit": 2})
+            assert (raised.value.code, raised.value.facts) == (Code.TOO_MANY_WATCHERS, {"limit": 2, "whose": "clients"})
             with events.watched():
                 assert events.watchers == 2
 
     monkeypatch.setattr(module, "_WATCHERS", 2)
+    run(site_factory, work)
+
+
+def test_one_owner_may_watch_a_few_times_and_takes_nobody_elses_place(site_factory, monkeypatch):
+    async def work(events: Events, event: Event):
+        with events.watched(owner="alice"):
+            with events.watched(owner="alice"), pytest.raises(SciStreamError) as raised, events.watched(owner="alice"):
+                pass
+            assert raised.value.facts == {"limit": 2, "whose": "clients of yours"}
+            assert str(raised.value).startswith("2 clients of yours watch this control server already")
+            with events.watched(owner="bob"), events.watched(owner="alice"):
+                assert events.watchers == 3
+            # Where nobody can be told apart, the total alone counts.
+            with events.watched(), events.watched(), events.watched():
+                assert events.watchers == 4
+
+    monkeypatch.setattr(module, "_WATCHERS_OF_OWNER", 2)
     run(site_factory, work)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from scistream.auth import Identity
+from scistream.clocks import Clocks
 from scistream.control_server.callers import Caller
 from scistream.control_server.events import EventKind
-from scistream.control_server.leases import Clocks, Leases, LeaseTerms
+from scistream.control_server.leases import Leases, LeaseTerms
 from scistream.control_server.sessions import Session, SessionRequest
 from scistream.errors import Code, SciStreamError
 from scistream.terms import NO_AUTH, Direction, SessionState, Uid
@@ -278,10 +279,11 @@ def test_a_session_that_waits_for_its_hello_has_a_lease_too(site_factory, settle
         hands.pass_time(10)
         site.registry._lease_watch.look()
         await settle()
-        with pytest.raises(SciStreamError) as raised:
+        with pytest.raises(SciStreamError, match="no hello came for session one within 10 s") as raised:
             await request
-        assert raised.value.code is Code.UID_UNKNOWN
+        assert raised.value.code is Code.HELLO_TIMEOUT
         assert site.is_empty
+        assert site.events.entries[-1]["why"] == "the lease ended"
 
     run(work)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,8 @@ import structlog
 from scistream.auth import Identity
 from scistream.control_server import operations as module
 from scistream.control_server.answering import Calls
-from scistream.control_server.operations import Operations
+from scistream.control_server.configuration import Settings
+from scistream.control_server.operations import Operations, ServerIdentity
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import ERROR_METADATA
 from scistream.protocol import operations_pb2 as wire
@@ -31,11 +33,15 @@ class ByToken:
 
     def __init__(self) -> None:
         self.refused: set[str] = set()
+        self.unanswered: set[str] = set()
+        self.expires = 5000.0
 
-    async def verify(self, token: str | None) -> Identity:
+    async def verify(self, token: str | None, host: str = "") -> Identity:
+        if token in self.unanswered:
+            raise SciStreamError(Code.PROVIDER_UNAVAILABLE, provider="idp.example", reason="no connection")
         if token in self.refused:
             raise SciStreamError(Code.AUTHENTICATION_REQUIRED, scope="scope")
-        return Identity(token or NO_AUTH, ("scope", "another"), 5000.0)
+        return Identity(token or NO_AUTH, ("scope", "another"), self.expires)
 
 
 class Call(SimpleNamespace):
@@ -43,6 +49,7 @@ class Call(SimpleNamespace):
 
     def __init__(self, token: str = "") -> None:
         self.told: list[wire.Event] = []
+        self.written: list[bytes] = []
         self.begun = False
         self._metadata = (("authorization", token),)
 
@@ -60,8 +67,9 @@ class Call(SimpleNamespace):
     async def send_initial_metadata(self, metadata) -> None:
         self.begun = True
 
-    async def write(self, event: wire.Event) -> None:
-        self.told.append(event)
+    async def write(self, event: bytes) -> None:
+        self.written.append(event)
+        self.told.append(wire.Event.FromString(event))
 
     abort = staticmethod(abort)
 
@@ -86,7 +94,8 @@ class Watch:
 def service_of(site, *operators: str, warnings=tuple) -> Operations:
     site.verifier = ByToken()
     calls = Calls(structlog.get_logger(), site.verifier, operators=operators)
-    return Operations(site.registry, None, calls, site.supervisor.events, warnings=warnings)
+    identity = ServerIdentity(Settings(), None, 0.0)
+    return Operations(site.registry, identity, calls, site.supervisor.events, warnings=warnings)
 
 
 async def refusal(method, message, token: str = "") -> Code:
@@ -217,6 +226,75 @@ def test_a_watch_ends_when_its_token_does(site_factory, settle, monkeypatch):
         assert await watch.refused() is Code.AUTHENTICATION_REQUIRED
 
     monkeypatch.setattr(module, "_ASK_AGAIN", 0.001)
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("ends", ["never", "by a refusal", "with its token", "after a long silence"])
+def test_u20_a_watch_goes_on_while_its_provider_cannot_be_asked(site_factory, settle, monkeypatch, ends):
+    async def work():
+        site = site_factory()
+        service = service_of(site)
+        site.verifier.expires = math.inf
+        watch = Watch(service, "somebody")
+        await settle()
+        site.verifier.unanswered.add("somebody")
+        if ends == "with its token":
+            site.verifier.expires = 5000.0
+            watch = Watch(service, "else")
+            await settle()
+            site.verifier.unanswered.add("else")
+        if ends == "after a long silence":
+            monkeypatch.setattr(module, "_UNANSWERED", 0.0)
+        if ends in {"with its token", "after a long silence"}:
+            assert await watch.refused() is Code.PROVIDER_UNAVAILABLE
+            return
+        assert await refusal(service.ListSessions, wire.ListSessionsRequest(), "somebody") is Code.PROVIDER_UNAVAILABLE
+        for _ in range(3):
+            await asyncio.sleep(0.002)
+        assert not watch.task.done()
+        site.verifier.unanswered.clear()
+        if ends == "by a refusal":
+            site.verifier.refused.add("somebody")
+            assert await watch.refused() is Code.AUTHENTICATION_REQUIRED
+        watch.task.cancel()
+
+    monkeypatch.setattr(module, "_ASK_AGAIN", 0.001)
+    asyncio.run(work())
+
+
+def test_an_event_is_spelled_once_for_all_who_watch(site_factory, settle):
+    async def work():
+        site = site_factory()
+        service = service_of(site)
+        watches = [Watch(service) for _ in range(3)]
+        await settle()
+        await site.open("one")
+        await settle()
+        first, *others = (watch.call.written for watch in watches)
+        assert len(first) == 3
+        for other in others:
+            assert all(mine is theirs for mine, theirs in zip(first, other, strict=True))
+        for watch in watches:
+            watch.task.cancel()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("token", "authentication", "shown"),
+    [("", "by token", []), ("operator", "by token", ["stray"]), ("", NO_AUTH, ["stray"])],
+)
+def test_u12_warnings_are_for_operators_where_users_are_told_apart(
+    site_factory, monkeypatch, token, authentication, shown
+):
+    async def work():
+        site = site_factory()
+        service = service_of(site, "operator", warnings=lambda: ["stray"])
+        site.verifier.name = authentication
+        found = await service.GetServerFacts(wire.GetServerFactsRequest(), Call(token))
+        assert list(found.warnings) == shown
+
+    monkeypatch.setattr(module, "describe_engines", list)
     asyncio.run(work())
 
 

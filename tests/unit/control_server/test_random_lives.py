@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from scistream.addresses import Endpoint
 from scistream.auth import Identity
+from scistream.clocks import Clocks
 from scistream.control_server.callers import Caller
-from scistream.control_server.leases import Clocks, Leases, LeaseTerms
+from scistream.control_server.leases import Leases, LeaseTerms
 from scistream.control_server.registry import Hello
 from scistream.control_server.sessions import SessionRequest, Update
 from scistream.control_server.states import is_allowed
@@ -162,6 +163,8 @@ class Life:
         assert self.site.registry.sessions() == []
         assert self.site.pool.taken == set()
         assert self.site.data_servers.running == {}
+        await self.site.supervisor.finish()
+        assert self.site.journal.records() == []
         self.site.journal.close()
 
 

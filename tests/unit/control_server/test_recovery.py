@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 
+from scistream.control_server.events import EventKind
 from scistream.control_server.recovery import Recovery
 from scistream.engines.lifecycle import ProcessMark
 from scistream.errors import Code, SciStreamError
@@ -103,7 +104,7 @@ def test_after_a_reboot_no_process_is_taken_for_a_data_server_and_the_session_co
     asyncio.run(work())
 
 
-def test_a_session_that_drained_and_whose_data_server_is_gone_is_released(site_factory):
+def test_a_session_that_drained_and_whose_data_server_is_gone_is_released(site_factory, settle):
     async def work():
         before = site_factory()
         session = await before.open("one")
@@ -112,7 +113,10 @@ def test_a_session_that_drained_and_whose_data_server_is_gone_is_released(site_f
         before.data_servers.kill(1000)
         after = site_factory(data_servers=before.data_servers)
         await after.recover()
+        await settle()
         assert after.is_empty
+        told = [entry["why"] for entry in after.events.entries if entry["event"] == "session released"]
+        assert told == ["it was about to end when the control server did"]
         assert after.data_servers.wiped == ["one"]
 
     asyncio.run(work())
@@ -179,7 +183,7 @@ def test_a_start_of_the_control_server_that_changes_nothing_writes_nothing_of_it
         recovery = Recovery(
             after.journal, after.directory, after.pool, after.data_servers, after.supervisor, after.engine
         )
-        assert [found.record() for found in await recovery.sessions({})] == [session.record()]
+        assert [found.record() for found in recovery.sessions({})] == [session.record()]
         assert put == []
 
     asyncio.run(work())
@@ -200,7 +204,7 @@ def test_a_session_that_was_registered_waits_for_its_update_with_the_same_ports(
     asyncio.run(work())
 
 
-def test_a_process_that_a_crash_kept_out_of_the_journal_is_ended(site_factory):
+def test_a_process_that_a_crash_kept_out_of_the_journal_is_ended(site_factory, settle):
     async def work():
         before = site_factory()
         session = await before.open("one")
@@ -209,9 +213,103 @@ def test_a_process_that_a_crash_kept_out_of_the_journal_is_ended(site_factory):
         await before.registry.close()
         after = site_factory(data_servers=before.data_servers)
         await after.recover()
+        await settle()
         assert after.data_servers.stopped == [("one", ProcessMark(1000, 7))]
         assert after.data_servers.running == {}
-        assert after.registry.sessions()[0].state is SessionState.REGISTERED
+        (session,) = after.registry.sessions()
+        assert (session.state, session.mark, session.reservation.retaken) == (SessionState.REGISTERED, None, True)
+        assert after.journal.records() == [session.record()]
+        await after.update("one")
+        assert session.state is SessionState.ACTIVE
+        assert len(after.data_servers.stopped) == 1
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("state", [SessionState.REGISTERED, SessionState.DRAINING, SessionState.RELEASED])
+def test_a_start_waits_for_no_frozen_stray_and_gives_its_ports_to_nobody(site_factory, settle, state):
+    async def work():
+        before = site_factory()
+        frozen, thaw = before.data_servers, asyncio.Event()
+        stop = frozen.stop
+
+        async def stop_when_thawed(*words):
+            await thaw.wait()
+            await stop(*words)
+
+        session = await before.open("one")
+        cut_off = dataclasses.replace(session.record(), state=state, pid=None, started=None, wanted=False)
+        before.journal.put(cut_off)
+        await before.registry.close()
+        frozen.stop = stop_when_thawed
+        after = site_factory(data_servers=frozen)
+        await after.recover()
+        await settle()
+        assert list(frozen.running) == [1000]
+        assert (await after.register("two")).ports == (22101,)
+        late = asyncio.ensure_future(after.update("one"))
+        await settle()
+        assert not (late.done() and late.exception() is None)
+        thaw.set()
+        await settle()
+        assert 1000 not in frozen.running
+        if state is SessionState.REGISTERED:
+            assert (await late).state is SessionState.ACTIVE
+        else:
+            with pytest.raises(SciStreamError):
+                await late
+            assert [each.asked.uid for each in after.registry.sessions()] == ["two"]
+            assert after.pool.taken == {22101}
+
+    asyncio.run(work())
+
+
+def test_a_stray_that_cannot_be_ended_fails_its_session_and_keeps_its_ports(site_factory, settle):
+    async def work():
+        before = site_factory()
+        session = await before.open("one")
+        cut_off = dataclasses.replace(session.record(), state=SessionState.REGISTERED, pid=None, started=None)
+        before.journal.put(dataclasses.replace(cut_off, wanted=False))
+        await before.registry.close()
+        after = site_factory(data_servers=before.data_servers)
+        words = {"engine": "Memory", "uid": "one", "pid": 1000, "left": "process 1000"}
+        after.data_servers.stuck = SciStreamError(Code.DATA_SERVER_STUCK, **words)
+        await after.recover()
+        await settle()
+        (found,) = after.registry.sessions()
+        assert found.state is SessionState.FAILED
+        assert "process 1000" in found.failure
+        assert after.pool.taken == {22100}
+        after.data_servers.stuck = None
+        await after.update("one")
+        assert (found.state, list(after.data_servers.running)) == (SessionState.ACTIVE, [1001])
+
+    asyncio.run(work())
+
+
+def test_what_a_start_finds_dead_is_told_as_lost(site_factory, settle):
+    async def work():
+        before = site_factory()
+        await before.open("one")
+        await before.registry.close()
+        before.data_servers.kill(1000)
+        after = site_factory(data_servers=before.data_servers)
+        told: list[tuple[EventKind, SessionState]] = []
+        after.supervisor.events.listen(lambda event: told.append((event.kind, event.session.state)))
+        await after.recover()
+        await settle()
+        assert told == [(EventKind.LOST, SessionState.FAILED), (EventKind.RESTARTED, SessionState.ACTIVE)]
+
+    asyncio.run(work())
+
+
+def test_the_release_of_a_session_that_never_started_looks_for_no_process(site_factory):
+    async def work():
+        site = site_factory()
+        await site.register("one")
+        await site.release(Uid("one"))
+        assert site.data_servers.stopped == []
+        assert site.is_empty
 
     asyncio.run(work())
 

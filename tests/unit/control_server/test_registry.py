@@ -289,10 +289,12 @@ def test_an_update_before_the_hello_is_refused(site_factory, settle):
 def test_u32_an_update_without_targets_is_refused(site_factory):
     async def work():
         site = site_factory()
-        await site.register("one")
+        session = await site.register("one")
         with pytest.raises(SciStreamError, match="no targets") as raised:
             await site.registry.update(Update(Uid("one"), INBOUND, ()), ANYBODY)
         assert code_of(raised) is Code.NO_TARGETS
+        assert session.state is site.journal.records()[0].state is SessionState.REGISTERED
+        assert session.targets == (Endpoint("t.example", 5074),)
 
     run(work)
 
@@ -485,6 +487,104 @@ def test_after_a_restart_too_a_registered_session_is_not_kept_for_ever(site_fact
         await after.recover()
         await settle()
         assert after.is_empty
+
+    run(work)
+
+
+def failing(site) -> None:
+    words = {"engine": "Memory", "uid": "one", "ending": "exit status 1", "output": "cannot bind"}
+    site.data_servers.refusal = SciStreamError(Code.DATA_SERVER_FAILED, **words)
+
+
+def test_a_session_that_did_not_start_is_released_where_nobody_tries_it_anew(site_factory, settle):
+    async def work():
+        site = site_factory()
+        session = await site.register("one")
+        failing(site)
+        for _ in range(2):
+            with pytest.raises(SciStreamError, match="cannot bind"):
+                await site.update("one")
+        await settle()
+        assert (session.state, site.pool.taken) == (SessionState.FAILED, {22100})
+        site.registry._opening._patience = Patience(hello=0)
+        with pytest.raises(SciStreamError, match="cannot bind"):
+            await site.update("one")
+        await settle()
+        assert session.state is SessionState.RELEASED
+        assert site.is_empty
+        released = [entry for entry in site.events.entries if entry["event"] == "session released"]
+        assert [entry["why"] for entry in released] == ["no update came"]
+
+    run(work)
+
+
+def test_each_failure_leaves_the_whole_time_for_another_try(site_factory, settle):
+    async def work():
+        site = site_factory()
+        session = await site.register("one")
+        from_hello = session.watch
+        failing(site)
+        with pytest.raises(SciStreamError):
+            await site.update("one")
+        await settle()
+        assert from_hello.cancelled()
+        assert not session.watch.done()
+        site.data_servers.refusal = None
+        await site.update("one")
+        assert session.state is SessionState.ACTIVE
+
+    run(work)
+
+
+def test_after_a_restart_too_a_session_that_did_not_start_is_not_kept_for_ever(site_factory, settle):
+    async def work():
+        before = site_factory()
+        await before.register("one")
+        failing(before)
+        with pytest.raises(SciStreamError):
+            await before.update("one")
+        await before.registry.close()
+        after = site_factory(hello=0)
+        await after.recover()
+        assert [session.state for session in after.registry.sessions()] == [SessionState.FAILED]
+        await settle()
+        assert after.is_empty
+
+    run(work)
+
+
+def test_a_session_that_could_not_be_ended_is_tried_again_later(site_factory, settle):
+    async def work():
+        site = site_factory()
+        session = await site.open("one")
+        site.data_servers.stuck = SciStreamError(
+            Code.DATA_SERVER_STUCK, engine="Memory", uid="one", pid=1000, left="process 1000"
+        )
+        with pytest.raises(SciStreamError, match="process 1000"):
+            await site.release(Uid("one"))
+        assert session.state is SessionState.FAILED
+        assert not session.watch.done()
+        site.data_servers.stuck = None
+        site.registry._opening._patience = Patience(hello=0)
+        site.registry._opening.expect_update(session)
+        await settle()
+        assert site.is_empty
+
+    run(work)
+
+
+def test_one_that_is_to_be_started_again_is_not_given_up(site_factory, settle):
+    async def work():
+        site = site_factory()
+        session = await site.open("one")
+        failing(site)
+        site.data_servers.kill(1000)
+        await settle()
+        site.registry._opening._patience = Patience(hello=0)
+        await asyncio.sleep(0)
+        assert (session.state, session.awaits_update) == (SessionState.FAILED, False)
+        await site.registry._release(session, "no update came", lambda: not session.awaits_update)
+        assert site.registry.sessions() == [session]
 
     run(work)
 

@@ -102,6 +102,22 @@ def test_a_restart_that_meets_an_unforeseen_error_is_told_and_tried_again(site_f
     asyncio.run(work())
 
 
+def test_a_failed_session_that_is_started_anew_holds_its_ports_again(site_factory, settle):
+    async def work():
+        before = site_factory()
+        await before.register("one")
+        await before.registry.close()
+        site = site_factory()
+        site.pool.foreign = {22100}
+        await site.recover()
+        (session,) = site.registry.sessions()
+        assert (session.state, session.reservation.retaken) == (SessionState.FAILED, False)
+        await site.update("one")
+        assert (session.state, session.reservation.retaken) == (SessionState.ACTIVE, True)
+
+    asyncio.run(work())
+
+
 def test_a_hello_that_is_held_is_told_when_the_control_server_ends(site_factory, settle):
     async def work():
         site = site_factory()
