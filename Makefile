@@ -27,7 +27,7 @@ test: packages lint ## All checks and tests.
 unit: venv ## The tests that need neither proxies nor a network.
 	$(bin)/python -m pytest tests/unit $(PYTEST)
 
-bench-control: packages ## Measure the control server and the client into benchmarks/control.json (up to 10 minutes).
+bench-control: packages ## Measure the control server and the client into benchmarks/control.json (up to 8 minutes).
 	@exec $(bin)/python benchmarks/control.py
 
 lint: venv ## Style, types, generated code, the collection's own rules.

@@ -95,6 +95,13 @@ class Gateway:
         self._process.wait()
         self._process = self._launch()
 
+    def kill_data_server(self, uid: str) -> None:
+        """SIGKILL for all processes of a session's data server."""
+        for process in psutil.process_iter():
+            if _writes_below(process.pid, self._state / f"{uid}.log"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
     def words(self) -> str:
         """The end of what it has written."""
         return self._words.read_text(errors="replace")[-2000:] if self._words.exists() else ""
@@ -201,6 +208,12 @@ class Crowd:
         """The states of all sessions."""
         reply = await self._operations.ListSessions(operations_pb2.ListSessionsRequest(), timeout=_CALL)
         return [session.state for session in reply.sessions]
+
+    async def restarts(self, uid: str) -> int:
+        """How often a session's data server was started again; 0 while it does not run."""
+        asked = operations_pb2.DescribeSessionRequest(uid=uid)
+        (session,) = (await self._operations.DescribeSession(asked, timeout=_CALL)).sessions
+        return int(session.restarts) if session.state == "active" else 0
 
     async def number(self) -> int:
         """How many sessions there are: a cheap question, also where there are a thousand."""

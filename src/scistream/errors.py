@@ -73,6 +73,7 @@ class Code(enum.StrEnum):
     DATA_SERVER_LOST = "DATA_SERVER_LOST"
     DATA_SERVER_SILENT = "DATA_SERVER_SILENT"
     DATA_SERVER_STUCK = "DATA_SERVER_STUCK"
+    DATA_SERVER_UNRESPONSIVE = "DATA_SERVER_UNRESPONSIVE"
     DEADLINE = "DEADLINE"
     DEMO_DIRECTORY_FOREIGN = "DEMO_DIRECTORY_FOREIGN"
     DEMO_PORTS_IN_USE = "DEMO_PORTS_IN_USE"
@@ -391,6 +392,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "{engine} of session {uid} (pid {pid}) did not end: {left} is still there",
         "it survived SIGKILL, or another process took its place",
         "look with: ss -tlpn; ps -fp {pid}",
+        *_DATA_SERVER,
+    ),
+    Code.DATA_SERVER_UNRESPONSIVE: Entry(
+        "{engine} of session {uid} does not do as it is told: {reason}",
+        "the data server is stopped, or its host has no time for it; nothing was changed",
+        "try again in a moment; where it stays so, see on the gateway whether it is stopped, or release the session",
         *_DATA_SERVER,
     ),
     Code.DEADLINE: Entry(

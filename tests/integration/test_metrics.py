@@ -23,6 +23,8 @@ from scistream.protocol import control_pb2 as old
 from scistream.protocol import operations_pb2 as wire
 
 WAIT = 30
+# Seconds, less than it takes until those who hold a place without use are let go.
+OWN_TURN = 2.5
 HOST, PORT = "127.0.20.1", 22001
 METRICS = (f"--metrics-ip={HOST}", f"--metrics-port={PORT}")
 # As `python -m scistream.cli.s2cs`, less the ten seconds between two looks at the data servers.
@@ -48,8 +50,8 @@ def quick_server_factory(control_server_factory):
     return make
 
 
-def get(path: str = "/metrics", method: str = "GET", **headers: str) -> tuple[int, str, bytes]:
-    connection = http.client.HTTPConnection(HOST, PORT, timeout=WAIT)
+def get(path: str = "/metrics", method: str = "GET", timeout: float = WAIT, **headers: str) -> tuple[int, str, bytes]:
+    connection = http.client.HTTPConnection(HOST, PORT, timeout=timeout)
     try:
         connection.request(method, path, headers=headers)
         reply = connection.getresponse()
@@ -220,6 +222,37 @@ def test_scrapers_that_say_nothing_hold_neither_others_nor_the_end_up(control_se
     for connection in silent:
         with connection:
             assert connection.recv(1) == b""
+
+
+def half_open() -> socket.socket:
+    connection = socket.create_connection((HOST, PORT), timeout=WAIT)
+    connection.sendall(b"GET /metrics HTTP/1.1\r\n")
+    return connection
+
+
+@pytest.mark.parametrize("count", [24, 300])
+def test_requests_that_are_never_finished_keep_no_scrape_out(control_server_factory, count):
+    control_server_factory(options=METRICS)
+    silent = [half_open() for _ in range(count)]
+    try:
+        for _ in range(3):
+            assert get(timeout=OWN_TURN)[0] == 200
+            silent.append(half_open())
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_those_who_read_nothing_keep_no_scrape_out(control_server_factory):
+    control_server_factory(options=METRICS)
+    deaf = [half_open() for _ in range(24)]
+    try:
+        for connection in deaf:
+            connection.sendall(b"\r\n")
+        assert get(timeout=OWN_TURN)[0] == 200
+    finally:
+        for connection in deaf:
+            connection.close()
 
 
 def test_u34_the_audit_file_holds_who_did_what_to_which_session_and_the_end_of_each(

@@ -383,7 +383,7 @@ def test_nohup_keeps_a_request_when_its_terminal_goes(tools: Tools, gateway) -> 
         ("haproxy", "--json --name beam", ">/dev/full"),
         ("stunnel", "--json --ticket t.json", ">/dev/full"),
         ("haproxy", "", ">&-"),
-        ("stunnel", "--json --name beam", ">&- <&-"),
+        ("haproxy", "--json --name beam", ">&- <&-"),
     ],
 )
 def test_a_session_that_cannot_be_told_is_released(
@@ -439,7 +439,7 @@ def test_what_a_closed_stdout_does_not_take_is_told(words: str, tools: Tools, ga
 
 
 def test_a_watch_whose_stdout_is_closed_ends_with_its_first_event(tools: Tools, gateway) -> None:
-    server = gateway(engine="stunnel")
+    server = gateway()
 
     def has_ended() -> bool:
         # It may not listen yet when the first one is opened.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, parse_connections, parse_direction, parse_rate, parse_uid
+from scistream.terms import MAX_LEASE, Direction, parse_connections, parse_direction, parse_lease, parse_rate, parse_uid
 
 
 @pytest.mark.parametrize("word", ["inbound", "PROD", "prod", " Inbound "])
@@ -49,6 +49,18 @@ def test_u26_connections_have_bounds(number: int) -> None:
 def test_bounds_themselves_are_allowed() -> None:
     assert [parse_connections(number) for number in (1, 1024)] == [1, 1024]
     assert parse_rate(1) == 1
+
+
+@pytest.mark.parametrize("text", ["1_0", "1_000.5", " 10", "10 ", "+10", "\u0661\u0660", "0x10", "nan", "inf", "-1", "", "0.5"])
+def test_a_lease_is_a_number_as_people_write_it(text: str) -> None:
+    with pytest.raises(SciStreamError) as raised:
+        parse_lease(text)
+    assert (raised.value.code, raised.value.facts["lease"]) == (Code.BAD_LEASE, repr(text))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 90.5, MAX_LEASE])
+def test_a_lease_is_read_as_clients_write_it(seconds: float) -> None:
+    assert parse_lease(str(seconds)) == parse_lease(f"{seconds:g}") == seconds
 
 
 @pytest.mark.parametrize("rate", [0, -10000, 2**31])

@@ -28,18 +28,19 @@ class Books:
         # Released sessions that the journal still has: it could not be written.
         self._stale: set[tuple[Uid, Direction]] = set()
 
-    def write(self, session: Session) -> None:
+    def write(self, session: Session, *, must: bool) -> None:
         """Bring the journal up to date with a session; one that is released is struck off.
+
+        What `must` be is written with all means, and where they do not help, it happened all the same.
 
         Raises:
             SciStreamError: JOURNAL_UNREADABLE, STATE_DIRECTORY_FULL.
         """
-        self._write(session, self._journal.put)
-
-    def write_certainly(self, session: Session) -> None:
-        """The same with all means; where they do not help, what happened to the session happened all the same."""
-        with self._telling(session):
-            self._write(session, self._journal.put_certainly)
+        if must:
+            with self._telling(session):
+                self._write(session, self._journal.put_certainly)
+        else:
+            self._write(session, self._journal.put)
 
     def announce_release(self, session: Session) -> None:
         """Write that a session is being released, so that no crash brings it back."""

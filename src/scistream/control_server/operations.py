@@ -64,7 +64,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         clock: seconds since the epoch.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it answers from
         self,
         registry: Registry,
         identity: ServerIdentity,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -25,7 +25,7 @@ _PATIENCE: Final = 10.0
 # Services of gRPC's own, which need no token.
 _OPEN: Final = "/grpc."
 
-_Handler = grpc.RpcMethodHandler[Any, Any]
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Answer = Callable[[Any, Context], Awaitable[Any]]
 _Messages = AsyncIterator[bytes]
 

@@ -40,6 +40,9 @@ __all__ = ["serve"]
 # Seconds that calls get to end when the server does.
 _GRACE: Final = 1.0
 
+# How gRPC calls what a task of its does for a call.
+_CALL: Final = "_schedule_rpc_coro"
+
 _SERVICES: Final = (
     control_pb2.DESCRIPTOR.services_by_name["Control"].full_name,
     control_pb2.DESCRIPTOR.services_by_name["SciStreamControl"].full_name,
@@ -94,7 +97,7 @@ async def _begin(
     control = ControlService(registry, calls, log, tls=settings.ssl, told_host=told_host)
     reporter = _add_services(server, operations, control)
     await server.start()
-    stack.push_async_callback(server.stop, _GRACE)
+    stack.push_async_callback(_stop, server)
     stack.callback(events.close)
     await stack.enter_async_context(observers.observing(registry, Proxies()))
     return registry, reporter
@@ -106,6 +109,15 @@ def _bound(settings: Settings, calls: Calls) -> grpc.aio.Server:
     )
     listening.bind(server, settings.address, _credentials(settings))
     return server
+
+
+async def _stop(server: grpc.aio.Server) -> None:
+    await server.stop(_GRACE)
+    # It cancels the calls that are left, and does not wait for them. Those that the event loop's end finds and cancels
+    # again have a traceback each on stderr.
+    left = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") == _CALL]
+    if left:
+        await asyncio.wait(left, timeout=_GRACE)
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:

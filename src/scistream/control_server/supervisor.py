@@ -269,10 +269,7 @@ class Supervisor:
             kind = EventKind(state.value)
         changed = copy.copy(session)
         vars(changed).update(changes, state=state)
-        if must:
-            self._books.write_certainly(changed)
-        else:
-            self._books.write(changed)
+        self._books.write(changed, must=must)
         vars(session).update(changes, state=state)
         if kind is not None:
             self.announce(session, kind, why)

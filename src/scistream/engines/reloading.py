@@ -17,7 +17,7 @@ from scistream.engines.files import log_size, words_since
 from scistream.engines.processes import ProcessFacts, catches, group_of, pauses, send
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["accepted_by", "cannot", "configuration", "reload", "renewed", "tell", "until"]
+__all__ = ["accepted_by", "cannot", "configuration", "reload", "renewed", "tell", "unresponsive", "until"]
 
 # Seconds that a data server gets to do as it was told.
 _OBEDIENCE: Final = 10.0
@@ -72,7 +72,7 @@ async def reload(engine: Engine, plan: Plan, leader: ProcessFacts, done: Callabl
         # It has kept what it had. But a Stunnel that cannot bind has nothing, and tries again until it can.
         raise _NotTakenError(refusal, is_uncertain=not _accepts_all(plan, leader)) from None
     except TimeoutError:
-        error = cannot(engine, "it was told to read its configuration, and still does as before")
+        error = unresponsive(engine, plan, "it was told to read its configuration, and still does as before")
         raise _NotTakenError(error, is_uncertain=True) from None
     except BaseException as error:
         raise _NotTakenError(error, is_uncertain=True) from None
@@ -143,3 +143,8 @@ def _accepts_all(plan: Plan, leader: ProcessFacts) -> bool:
 def cannot(engine: Engine, reason: str) -> SciStreamError:
     """The error for what an engine, or a data server of it, does not do."""
     return SciStreamError(Code.ENGINE_CANNOT, engine=engine.title, reason=reason)
+
+
+def unresponsive(engine: Engine, plan: Plan, reason: str) -> SciStreamError:
+    """The error for a data server that would do as it is told, and does nothing."""
+    return SciStreamError(Code.DATA_SERVER_UNRESPONSIVE, engine=engine.title, uid=plan.uid, reason=reason)

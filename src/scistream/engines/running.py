@@ -21,7 +21,7 @@ from scistream.engines.command_socket import ask
 from scistream.engines.connections import connections
 from scistream.engines.counting import rotate
 from scistream.engines.processes import ProcessFacts, pauses, plain_ip, send, socket_inodes, wait_exit
-from scistream.engines.reloading import accepted_by, cannot, configuration, reload, renewed, tell, until
+from scistream.engines.reloading import accepted_by, cannot, configuration, reload, renewed, tell, unresponsive, until
 from scistream.engines.traffic import Traffic
 from scistream.errors import Code, SciStreamError, one_line
 
@@ -120,8 +120,8 @@ async def retarget(engine: Engine, plan: Plan, mark: ProcessMark) -> None:
     may be refused.
 
     Raises:
-        SciStreamError: ENGINE_CANNOT, CONFIGURATION_REJECTED, SESSION_KEY_MISSING, FILE_UNWRITABLE; all is then as it
-            was.
+        SciStreamError: ENGINE_CANNOT, DATA_SERVER_UNRESPONSIVE, CONFIGURATION_REJECTED, SESSION_KEY_MISSING,
+            FILE_UNWRITABLE; all is then as it was.
     """
     leader = _leader(mark)
     if leader is None or not accepted_by(plan, leader):
@@ -161,7 +161,7 @@ async def _command(engine: Engine, plan: Plan, command: str) -> str:
         return await ask(plan, command)
     except OSError as error:
         reason = f"its command socket does not answer ({error.strerror or 'too late'})"
-        raise cannot(engine, reason) from None
+        raise unresponsive(engine, plan, reason) from None
 
 
 def _leader(mark: ProcessMark) -> ProcessFacts | None:

@@ -270,7 +270,8 @@ def test_what_does_not_answer_is_not_retargeted(bench: Any) -> None:
             return [*errors, caught.value]
 
     frozen, ended = asyncio.run(main())
-    assert frozen.code is ended.code is Code.ENGINE_CANNOT
+    # Another engine would do no better with a process that is stopped.
+    assert (frozen.code, ended.code) == (Code.DATA_SERVER_UNRESPONSIVE, Code.ENGINE_CANNOT)
     assert "its command socket does not answer (too late)" in str(frozen)
     assert "it has ended, or it drains" in str(ended)
 

@@ -71,7 +71,7 @@ class World:
             transport = httpx.MockTransport(self.answer)
             async with Asker(demands.provider, seconds=seconds, transport=transport) as asker:
                 clocks = Clocks(lambda: self.wall, lambda: self.steady)
-                return await use(TokenIntrospection(demands, asker, clock))
+                return await use(TokenIntrospection(demands, asker, clocks))
 
         return asyncio.run(inside())
 

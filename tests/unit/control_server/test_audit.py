@@ -73,6 +73,25 @@ def test_strangers_cannot_write_it_full_and_are_counted(site):
     assert site.lines()[-1]["not_recorded_before"] == 90
 
 
+def test_the_refused_calls_of_a_known_user_cannot_push_out_what_others_did(site):
+    for _ in range(100):
+        site.audit.note_call(Call("update", "peer", owner="a@x", outcome="UID_UNKNOWN"))
+    assert len(site.lines()) == 10
+    site.audit.note_call(Call("update", "peer", owner="b@x", outcome="UID_UNKNOWN"))
+    site.audit.note_call(Call("release", "peer", outcome="TOKEN_REFUSED"))
+    # What was done is always there, and says what was left out of the same user's.
+    for _ in range(20):
+        site.audit.note_call(Call("release", "peer", owner="a@x"))
+    assert [line["who"] for line in site.lines()[10:]] == ["b@x", "", *["a@x"] * 20]
+    assert [line.get("not_recorded_before", 0) for line in site.lines()[10:]] == [0, 0, 90, *[0] * 19]
+    # And lets no more of the refused ones in.
+    site.audit.note_call(Call("update", "peer", owner="a@x", outcome="UID_UNKNOWN"))
+    assert len(site.lines()) == 32
+    site.now += 1
+    site.audit.note_call(Call("update", "peer", owner="a@x", outcome="UID_UNKNOWN"))
+    assert site.lines()[-1]["not_recorded_before"] == 1
+
+
 def test_what_the_control_server_does_itself_is_recorded_as_its_own(site, site_factory):
     async def work():
         memory = site_factory()

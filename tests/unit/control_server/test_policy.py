@@ -1,5 +1,6 @@
 """What sessions may be: targets that are the gateway itself, loops, and one user's share of the ports."""
 
+# ruff: noqa: S104 - nothing listens here
 from __future__ import annotations
 
 import asyncio
@@ -36,10 +37,14 @@ def reason(rules: Policy, changed: SimpleNamespace, *targets: str, others: tuple
     try:
         rules.check_targets(changed, points(*targets), others)
     except SciStreamError as error:
-        assert (error.code, error.entry.status) == (Code.TARGET_REFUSED, "INVALID_ARGUMENT")
-        assert str(error).startswith(f"the target {error.facts['target']} is refused: {error.facts['reason']}")
-        return error.facts["reason"]
+        return words_of(error)
     return ""
+
+
+def words_of(error: SciStreamError) -> str:
+    assert (error.code, error.entry.status) == (Code.TARGET_REFUSED, "INVALID_ARGUMENT")
+    assert str(error).startswith(f"the target {error.facts['target']} is refused: {error.facts['reason']}")
+    return str(error.facts["reason"])
 
 
 @pytest.mark.parametrize(
