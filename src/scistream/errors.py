@@ -193,7 +193,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.AUTHENTICATION_REQUIRED: Entry(
         "the call carries no token, and the control server wants one for {scope}",
         "nobody logged in here, or the login was never named for this control server: without that, it is not sent",
-        "log in: s2uc login --scope {scope}; then add --scope {scope} to the command once, and this control server "
+        "log in: s2uc login --scope {scope} --provider URL --client-id CLIENT_ID (not --provider for Globus; the "
+        "client id is your native app's); then add --scope {scope} to the command once, and this control server "
         "gets the token from then on; or put a token into the environment as SCISTREAM_TOKEN",
         *_AUTH,
         deployed="Authentication token is invalid for scope {scope}",
@@ -201,8 +202,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.AUTHENTICATION_UNDECIDED: Entry(
         "the control server was told neither how to authenticate its users nor that it shall not",
         "the deployed tools leave authentication off without a word; here it is off only by name",
-        "give it client_id and client_secret, and it checks tokens; or, where everyone who reaches the port may open "
-        "streams, add --insecure-no-auth (or --compat, which takes the deployed defaults)",
+        "give it client_id and client_secret, both, and it checks tokens; or, where everyone who reaches the port may "
+        "open streams, add --insecure-no-auth (or --compat, which takes the deployed defaults)",
         *_AUTH,
     ),
     Code.BAD_ADDRESS: Entry(
@@ -225,8 +226,9 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.BAD_LEASE: Entry(
         "a lease of {lease} cannot be had: {reason}",
-        "a lease is a number of seconds, and the control server's operator bounds it",
-        "ask for less, or renew it in time: s2uc renew UID",
+        "it is spelled in another way, or longer than the control server's operator allows",
+        "spell it as 90 (seconds), 30m, 8h, 1h30m or unlimited; where it is too long, ask for less and renew: "
+        "s2uc renew UID",
         *_FORMAT,
     ),
     Code.BAD_MESSAGE: Entry(
@@ -267,8 +269,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.BAD_TICKET: Entry(
         "the ticket {path} cannot be used: {reason}",
-        "a ticket is the file that the inbound end of a stream wrote",
-        "open the inbound session again with --ticket, and copy the file here unchanged",
+        "a ticket is the file that the inbound end of a stream wrote; it is not there, or it was changed",
+        "name the file where it is; or open the inbound session again with --ticket, and copy the file here unchanged",
         *_FORMAT,
     ),
     Code.BAD_TOKEN_STORE: Entry(
@@ -292,7 +294,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.CERTIFICATE_EXPIRED: Entry(
         "the certificate {path} expired on {date}",
         "certificates have to be renewed before their last day",
-        "issue a new one: ansible-playbook scistream.core.provision, or module scistream.core.certificate",
+        "issue a new one: ansible-playbook scistream.core.provision, or module scistream.core.certificate; a control "
+        "server that runs takes it when it starts anew (s2cs stop, then s2cs start; its streams go on)",
         *_CERTIFICATE,
     ),
     Code.CERTIFICATE_KEY_MISMATCH: Entry(
@@ -304,7 +307,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.CERTIFICATE_MISSING: Entry(
         "there is no {what} {path}",
         "nothing was issued, or the path is another",
-        "name the right file with {option}, or issue one: ansible localhost -m scistream.core.certificate -a "
+        "name the right file with {option}; as a user, get it from the gateway's operator; as the operator, issue one: "
+        "ansible localhost -m scistream.core.certificate -a "
         "'path=server.crt private_key_path=server.key names=HOST'",
         *_CERTIFICATE,
     ),
@@ -440,7 +444,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.ENGINE_CANNOT: Entry(
         "{engine} cannot do what was asked: {reason}",
         "the engines differ in what they can carry",
-        "choose another engine with --type, or do without it",
+        "do without it (for a rate: leave --rate out, no engine of this version limits rates), or ask the gateway's "
+        "operator, who chooses the engine (s2cs --type)",
         *_UNSUPPORTED,
     ),
     Code.ENGINE_MISSING: Entry(
@@ -516,13 +521,14 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.LOGIN_FAILED: Entry(
         "the login at {provider} failed: {reason}",
         "the code was mistyped or is too old, or the provider does not know this client",
-        "try again: s2uc login --scope {scope}",
+        "try again: s2uc login --scope {scope} --provider {provider} --client-id CLIENT_ID, your native app's",
         *_AUTH,
     ),
     Code.LOGIN_WANTED: Entry(
         "there is no token for {scope} on this machine",
         "nobody logged in here, or the login has ended and cannot be refreshed",
-        "log in: s2uc login --scope {scope}",
+        "log in: s2uc login --scope {scope} --provider URL --client-id CLIENT_ID (both as the last time, where you "
+        "logged in before)",
         *_AUTH,
     ),
     Code.METRICS_PORT_IN_USE: Entry(
@@ -539,8 +545,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.NOT_RUNNING: Entry(
         "no control server runs with the state directory {directory}",
-        "it was never started, or it ended",
-        "start it: s2cs start --state-directory {directory}",
+        "it was never started, it ended, or it runs with another state directory",
+        "name its --state-directory where it has another; or start one: s2cs start --help",
         *_STATE,
     ),
     Code.NO_TARGETS: Entry(
@@ -699,8 +705,9 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.TOKEN_REFUSED: Entry(
         "Authentication token is invalid for scope {scope}: {reason}",
-        "it has expired, was revoked, or was issued for another control server or purpose",
-        "verify it: s2uc check-auth --scope {scope}; authenticate again: s2uc login --scope {scope} "
+        "the identity provider does not hold it good for this control server, for the reason above",
+        "verify it: s2uc check-auth --scope {scope} --s2cs HOST:PORT; take SCISTREAM_TOKEN out of the environment, "
+        "where it goes before a stored login; authenticate again: s2uc login --scope {scope} "
         "--force; see that the control server has the right client id",
         *_AUTH,
         deployed="Authentication token is invalid for scope {scope}",

@@ -91,7 +91,7 @@ def from_host() -> Iterator[Callable[[str, int, str], int]]:
         yield make
 
 
-def test_u27_health_streams_that_need_no_token_shut_nobody_out(control_server_factory):
+def test_health_streams_that_need_no_token_shut_nobody_out(control_server_factory):
     server = control_server_factory()
     stubs = [health_pb2_grpc.HealthStub(server.channel()) for _ in range(3)]
     watches = [stub.Watch(health_pb2.HealthCheckRequest()) for stub in stubs for _ in range(400)]
@@ -110,7 +110,7 @@ def test_u27_health_streams_that_need_no_token_shut_nobody_out(control_server_fa
     assert "RPC limit" not in server.words()
 
 
-def test_u27_calls_whose_request_never_comes_are_refused_from_one_host_and_others_are_served(
+def test_calls_whose_request_never_comes_are_refused_from_one_host_and_others_are_served(
     control_server_factory, from_host
 ):
     server = control_server_factory(ssl=False, start=False)
@@ -131,7 +131,7 @@ def test_u27_calls_whose_request_never_comes_are_refused_from_one_host_and_other
     assert listed(server)
 
 
-def test_u27_a_thousand_requests_of_one_client_wait_for_their_hellos(control_server_factory):
+def test_a_thousand_requests_of_one_client_wait_for_their_hellos(control_server_factory):
     server = control_server_factory(port_range="22100-23199")
     stub = server.control()
     calls = [

@@ -36,7 +36,7 @@ def update(server, uid: str, target: str, role: str = "PROD") -> None:
     server.control().update(wire.UpdateTargets(uid=uid, role=role, remote_listeners=[target]), timeout=WAIT)
 
 
-def test_u09_a_stream_into_the_control_server_itself_is_refused_at_hello_update_and_retarget(
+def test_a_stream_into_the_control_server_itself_is_refused_at_hello_update_and_retarget(
     control_server_factory, echo_target, round_trip
 ):
     server = control_server_factory(options=("--metrics-port=22001", f"--metrics-ip={HOST}"))
@@ -61,7 +61,7 @@ def test_u09_a_stream_into_the_control_server_itself_is_refused_at_hello_update_
         assert round_trip(entry_point, b"x" * 1000) == b"x" * 1000
 
 
-def test_u09_one_uid_in_both_directions_on_one_gateway_is_no_loop_until_it_is_closed(
+def test_one_uid_in_both_directions_on_one_gateway_is_no_loop_until_it_is_closed(
     control_server_factory, echo_target, round_trip
 ):
     server = control_server_factory()

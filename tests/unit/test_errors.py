@@ -153,3 +153,21 @@ def test_an_error_knows_whether_a_control_server_sent_it() -> None:
     received = SciStreamError.from_wire(error.to_wire())
     assert received is not None
     assert (error.was_sent, received.was_sent) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (Code.AUTHENTICATION_REQUIRED, "--provider URL --client-id CLIENT_ID"),
+        (Code.BAD_LEASE, "8h"),
+        (Code.CERTIFICATE_EXPIRED, "s2cs stop, then s2cs start"),
+        (Code.CERTIFICATE_MISSING, "get it from the gateway's operator"),
+        (Code.ENGINE_CANNOT, "leave --rate out"),
+        (Code.LOGIN_FAILED, "--provider <provider> --client-id CLIENT_ID"),
+        (Code.LOGIN_WANTED, "--provider URL --client-id CLIENT_ID"),
+        (Code.NOT_RUNNING, "name its --state-directory"),
+        (Code.TOKEN_REFUSED, "--s2cs HOST:PORT"),
+    ],
+)
+def test_a_next_step_can_be_followed_as_it_stands(code: Code, words: str) -> None:
+    assert words in SciStreamError(code, **_facts(code)).remedy

@@ -69,15 +69,23 @@ class Reading(grpc.aio.ServerInterceptor):
             except SciStreamError as error:
                 return await self._calls.refuse(context, name, error)
             try:
-                try:
-                    request = read(await _first(messages))
-                except (DecodeError, TimeoutError, StopAsyncIteration):
-                    await self._calls.refuse(context, name, SciStreamError(Code.BAD_MESSAGE, call=name))
-                return await method(request, context)
+                return await method(await self._request(name, read, messages, context), context)
             finally:
                 give_back()
 
         return answer
+
+    async def _request(self, name: str, read: Callable[[bytes], Any], messages: _Messages, context: Context) -> Any:
+        try:
+            message = await _first(messages)
+        except (TimeoutError, StopAsyncIteration):
+            await self._calls.refuse(context, name, SciStreamError(Code.BAD_MESSAGE, call=name))
+        try:
+            return read(message)
+        except DecodeError:
+            # Whose token is not good learns nothing else (U11).
+            async with self._calls.answering(context, name):
+                raise SciStreamError(Code.BAD_MESSAGE, call=name) from None
 
     def _reflection(self, name: str, handler: Any) -> _Handler:
         async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:

@@ -11,7 +11,13 @@ from scistream.control_server.answering import Calls
 from scistream.control_server.draft import DraftService
 from scistream.control_server.service import ControlService
 from scistream.errors import Code, SciStreamError
-from scistream.protocol import DIRECTION_METADATA, ERROR_METADATA, SESSION_KEY_METADATA
+from scistream.protocol import (
+    DIRECTION_METADATA,
+    ERROR_METADATA,
+    LEASE_METADATA,
+    RATE_METADATA,
+    SESSION_KEY_METADATA,
+)
 from scistream.protocol import control_pb2 as wire
 from scistream.terms import NO_AUTH, Direction, SessionState, Uid
 
@@ -63,6 +69,21 @@ async def refusal(method, message, **metadata) -> Call:
     with pytest.raises(AbortedError):
         await method(message, call)
     return call
+
+
+@pytest.mark.parametrize("text", ["1_0", " 10", "+10", "1e3", "9" * 5000, ""])
+def test_a_rate_or_a_lease_is_a_number_as_people_write_it(site_factory, text):
+    async def work():
+        site = site_factory()
+        asked = wire.Request(uid="one", role="PROD", num_conn=1)
+        call = await refusal(service_of(site).req, asked, **{RATE_METADATA: text})
+        assert call.error.code is Code.BAD_RATE
+        lease = text.replace("1e3", "1e")
+        call = await refusal(service_of(site).req, asked, **{LEASE_METADATA: lease})
+        assert call.error.code is Code.BAD_LEASE
+        assert site.is_empty
+
+    asyncio.run(work())
 
 
 def test_the_four_calls_in_their_order(site_factory):
