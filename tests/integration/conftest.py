@@ -177,7 +177,7 @@ def certificate_factory(tmp_path: Path) -> CertificateFactory:
     """Self-signed certificates: `certificate_factory("127.0.20.1", "localhost")`, valid now and for a day."""
     count = iter(range(1000))
 
-    def issue(*names: str, days: int = 1, now: datetime.datetime | None = None) -> CertificateFiles:
+    def issue(*names: str, days: int = 90, now: datetime.datetime | None = None) -> CertificateFiles:
         directory = tmp_path / f"certificate-{next(count)}"
         directory.mkdir()
         files = CertificateFiles(directory / "server.crt", directory / "server.key")

@@ -41,7 +41,7 @@ def pair(tmp_path):
     """server.crt and server.key in the test's directory."""
     now = datetime.datetime.now(datetime.UTC)
     certificates.issue(
-        tmp_path / "server.crt", tmp_path / "server.key", names=["127.0.20.21"], days=1, ca=None, now=now
+        tmp_path / "server.crt", tmp_path / "server.key", names=["127.0.20.21"], days=90, ca=None, now=now
     )
 
 
@@ -94,6 +94,27 @@ def test_options_stand_before_or_after_the_command_with_either_letter_and_with_o
     started = s2cs(*words, "start", "--insecure_no_auth", "--state_directory", "state", "--type", "NGINX")
     assert started.returncode == 0, started.stderr
     assert "nginx, plain text, NO_AUTH" in s2cs("status", "--state_directory", "state").stdout
+
+
+def test_a_certificate_that_ends_is_told_before_and_after_and_so_is_the_way_to_the_next(s2cs, pair, tmp_path):
+    names, files = ["127.0.20.21"], (tmp_path / "server.crt", tmp_path / "server.key")
+    now = datetime.datetime.now(datetime.UTC)
+    end = now + datetime.timedelta(seconds=6)
+    certificates.issue(*files, names=names, days=1, ca=None, now=end - datetime.timedelta(days=1))
+    started = s2cs("start", *OPEN)
+    assert started.returncode == 0, started.stderr
+    assert "the certificate is valid until" in started.stderr
+    while datetime.datetime.now(datetime.UTC) < end + datetime.timedelta(seconds=1.5):
+        time.sleep(0.1)
+    certificates.issue(*files, names=names, days=90, ca=None, now=datetime.datetime.now(datetime.UTC))
+    for words in (("status", "--state-directory=state"), ("start", *OPEN)):
+        told = s2cs(*words)
+        assert told.returncode == 7, told
+        assert "the certificate that the control server (pid " in told.stderr
+        assert "s2cs stop, then s2cs start" in told.stderr
+    assert s2cs("stop", "--state-directory=state").returncode == 0
+    assert s2cs("start", *OPEN).returncode == 0
+    assert s2cs("status", "--state-directory=state").returncode == 0
 
 
 def test_a_file_and_the_environment_configure_it(s2cs, pair, tmp_path):

@@ -21,7 +21,7 @@ def _group() -> click.Group:
     @click.option("--config", type=click.Path(path_type=Path))
     @click.pass_context
     def group(context: click.Context, config: Path | None) -> None:
-        context.default_map = preferences.load(group, config)
+        context.default_map = preferences.load(group, config, context.invoked_subcommand)
 
     @group.command("one-thing")
     @click.option("--s2cs", type=Endpoint.parse, default="localhost:5000")
@@ -103,3 +103,12 @@ def test_u64_every_option_of_s2uc_can_stand_in_the_file(tmp_path: Path) -> None:
     loaded = preferences.load(s2uc.command, path)
     assert loaded["prod-req"] == {"server_cert": "a.crt", "timeout": "60", "ssl": "False", "num_conn": "1", "wait": "5"}
     assert loaded["list"] == {"server_cert": "a.crt", "timeout": "60", "ssl": "False"}
+
+
+def test_a_wrong_value_of_one_command_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _file(tmp_path, 's2cs = "gateway.example:5001"\n[one-thing]\nlease = "8 hours"\n')
+    assert _said(capsys, "--config", str(path), "another") == "gateway.example:5001\n"
+    with pytest.raises(SystemExit) as ended:
+        run(_group(), "tool", ["--config", str(path), "one-thing"])
+    assert ended.value.code == 2
+    assert "BAD_CONFIGURATION" in capsys.readouterr().err

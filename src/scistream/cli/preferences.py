@@ -25,12 +25,14 @@ __all__ = ["load"]
 _FILE: Final = "s2uc.toml"
 
 
-def load(group: click.Group, path: Path | None) -> dict[str, Any]:
+def load(group: click.Group, path: Path | None, runs: str | None = None) -> dict[str, Any]:
     """Read and check the defaults; click takes them as `default_map`.
 
     Args:
         group: whose commands' options can be named.
         path: the file; None for the user's own, which need not be there.
+        runs: the one command whose table and values count; None for all. A mistake that concerns another one stops
+            nobody who is about to release a session.
 
     Raises:
         SciStreamError: CONFIGURATION_UNREADABLE, BAD_CONFIGURATION.
@@ -42,10 +44,11 @@ def load(group: click.Group, path: Path | None) -> dict[str, Any]:
     tables = {_spelling(key): value for key, value in content.items() if isinstance(value, dict)}
     everywhere = {_spelling(key): value for key, value in content.items() if not isinstance(value, dict)}
     options = {name: _options(command) for name, command in group.commands.items()}
+    chosen = options if runs is None else {name: table for name, table in options.items() if name == runs}
     known = {key for table in options.values() for key in table}
     for key in [*(everywhere.keys() - known), *(tables.keys() - options.keys())]:
         raise _bad(where, key, everywhere.get(key, tables.get(key)), "no command of s2uc and no option is called so")
-    return {name: dict(_defaults(where, table, everywhere, tables.get(name, {}))) for name, table in options.items()}
+    return {name: dict(_defaults(where, table, everywhere, tables.get(name, {}))) for name, table in chosen.items()}
 
 
 def _spelling(key: str) -> str:

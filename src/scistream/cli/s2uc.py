@@ -82,7 +82,7 @@ _REMOTE_IP: Final = click.option(
 @click.pass_context
 def command(context: click.Context, config: Path | None) -> None:
     """Open, see and release the sessions of a stream."""
-    context.default_map = preferences.load(command, config)
+    context.default_map = preferences.load(command, config, context.invoked_subcommand)
 
 
 def main() -> NoReturn:

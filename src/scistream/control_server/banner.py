@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import stat
 from collections.abc import Iterator
@@ -10,16 +11,18 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from scistream import __version__
-from scistream.certificates import CertificateFacts
+from scistream.certificates import CertificateFacts, spell_time
 from scistream.control_server.configuration import Settings
 from scistream.control_server.state_directory import Announcement
 from scistream.engines.base import Engine
 from scistream.errors import SciStreamError
 from scistream.terms import NO_AUTH
 
-__all__ = ["announcement", "tell", "warnings"]
+__all__ = ["announcement", "expiry", "tell", "warnings"]
 
 
+# When an operator is reminded of a certificate.
+_NEAR: Final = datetime.timedelta(days=30)
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -53,6 +56,15 @@ def tell(settings: Settings, engine: Engine, certificate: CertificateFacts | Non
         log.warning(warning)
 
 
+def expiry(certificate: CertificateFacts | None, now: datetime.datetime) -> Iterator[str]:
+    """A sentence where the certificate's end is near."""
+    if certificate is not None and certificate.not_after - now < _NEAR:
+        yield (
+            f"the certificate is valid until {spell_time(certificate.not_after)}: put a new one into its place, then "
+            "s2cs stop and s2cs start (streams go on)"
+        )
+
+
 def warnings(settings: Settings, engine: Engine, certificate: CertificateFacts | None) -> Iterator[str]:
     """What an operator might not want, a sentence each."""
     if not settings.authenticates:
@@ -65,6 +77,7 @@ def warnings(settings: Settings, engine: Engine, certificate: CertificateFacts |
         yield "--ssl=False: the control channel is plain text, and no session key is taken from it"
     elif not settings.is_wildcard and settings.listener_ip not in certificate.names:
         yield f"the certificate is for {', '.join(certificate.names)}, and this listens on {settings.listener_ip}"
+    yield from expiry(certificate, datetime.datetime.now(datetime.UTC))
     if certificate is not None and (mode := stat.S_IMODE(settings.server_key.stat().st_mode)) & _OTHERS:
         yield f"the private key {settings.server_key} is not for its owner alone (mode {mode:04o}); it needs 0600"
     try:

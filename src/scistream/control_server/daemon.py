@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import select
 import signal
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from scistream import certificates
 from scistream.addresses import Endpoint
 from scistream.control_server.configuration import CREDENTIALS_DIRECTORY, ENVIRONMENT_PREFIX, Settings
 from scistream.control_server.judgement import judge
@@ -107,6 +110,7 @@ def _until_it_answers(settings: Settings, timeout: float, children: list[_Child]
             last = _health(running)
             if not last:
                 return running
+            _require_unexpired(running)
         if running is None and not children:
             judge(settings)
             children.append(_Child(settings))
@@ -234,6 +238,7 @@ def status(state_directory: Path) -> Status:
         raise SciStreamError(Code.NOT_RUNNING, directory=str(state_directory))
     reason = _health(running) if running.address else "it is starting"
     if reason:
+        _require_unexpired(running)
         raise SciStreamError(Code.CONTROL_SERVER_UNREACHABLE, server=running.address, reason=reason)
     try:
         with _channel(running) as channel:
@@ -255,6 +260,20 @@ def _health(running: Announcement) -> str:
         return _words(error)
     serving = reply.status == health_pb2.HealthCheckResponse.SERVING
     return "" if serving else health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+
+
+def _require_unexpired(running: Announcement) -> None:
+    """Name the cause where no one can connect any more: the certificate that it started with is over.
+
+    Raises:
+        SciStreamError: CERTIFICATE_EXPIRED.
+    """
+    if not running.certificate:
+        return
+    end = x509.load_pem_x509_certificate(running.certificate.encode()).not_valid_after_utc
+    if end < datetime.datetime.now(datetime.UTC):
+        whose = f"that the control server (pid {running.pid}) started with"
+        raise SciStreamError(Code.CERTIFICATE_EXPIRED, path=whose, date=certificates.spell_time(end))
 
 
 def _words(error: grpc.RpcError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import os
 import secrets
 import signal
@@ -90,7 +91,8 @@ async def _begin(
     registry = await restored(settings, log, stack, events)
 
     def warnings() -> Sequence[str]:
-        return *registry.warnings(), *observers.warnings()
+        now = datetime.datetime.now(datetime.UTC)
+        return *registry.warnings(), *observers.warnings(), *banner.expiry(identity.certificate, now)
 
     operations = Operations(registry, identity, calls, events, warnings=warnings)
     told_host = listening.told_host(settings.address)

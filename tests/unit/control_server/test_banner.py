@@ -71,3 +71,13 @@ def test_a_certificate_without_the_address_and_a_key_that_others_can_read_are_to
     pair[1].chmod(0o640)
     words = f"the private key {pair[1]} is not for its owner alone (mode 0640)"
     assert any(words in line for line in told(facts, **settings))
+
+
+def test_a_certificate_near_its_end_is_told_and_one_far_from_it_is_not(tmp_path):
+    now = datetime.datetime.now(datetime.UTC)
+    facts = certificates.issue(tmp_path / "a", tmp_path / "b", names=["gateway.example"], days=90, ca=None, now=now)
+    assert not list(banner.expiry(facts, now + datetime.timedelta(days=59)))
+    assert not list(banner.expiry(None, now))
+    (words,) = banner.expiry(facts, now + datetime.timedelta(days=61))
+    assert "valid until" in words
+    assert "s2cs stop and s2cs start (streams go on)" in words
