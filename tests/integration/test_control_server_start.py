@@ -87,7 +87,7 @@ def test_a_configuration_that_cannot_run_is_refused_and_leaves_nothing(s2cs, pai
 
 def test_a_missing_certificate_names_the_servers_option(s2cs):
     for command in ((), ("start",), ("check",)):
-        assert "name the right file with --server-crt," in s2cs(*command, *OPEN).stderr.replace("Name", "name")
+        assert "name the right file with --server-crt;" in s2cs(*command, *OPEN).stderr.replace("Name", "name")
 
 
 @pytest.mark.parametrize("option", ["--server-crt", "--server-cert", "--server_cert"])
