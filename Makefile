@@ -13,32 +13,43 @@ export ENGINE DATA FRAMES
 SCRIPTS := .ci/run tools/bootstrap tools/sanity
 bin := $(VENV)/bin
 
-.PHONY: help demo test lint unit bench-control packages venv constraints clean
+.PHONY: help demo test lint lint-library lint-collection lint-sanity unit bench bench-control packages venv constraints clean
 
 help: ## Say what there is.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: venv ## Two facilities, one stream, real bytes. ENGINE=haproxy|nginx|stunnel DATA=FILE FRAMES=N
+demo: venv ## Two facilities, one stream, real bytes. ENGINE=haproxy|nginx|stunnel|nftables DATA=FILE FRAMES=N
 	@exec $(bin)/python -m scistream.demo
 
 test: packages lint ## All checks and tests.
-	$(bin)/python -m pytest $(PYTEST)
+	$(bin)/python -m pytest -n auto --dist loadgroup $(PYTEST)
 
 unit: venv ## The tests that need neither proxies nor a network.
 	$(bin)/python -m pytest tests/unit $(PYTEST)
+
+bench: packages ## Measure the data servers into benchmarks/results.json and results.svg (needs root; about 15 minutes).
+	@exec $(bin)/python benchmarks/dataplane.py
 
 bench-control: packages ## Measure the control server and the client into benchmarks/control.json (up to 8 minutes).
 	@exec $(bin)/python benchmarks/control.py
 
 lint: venv ## Style, types, generated code, the collection's own rules.
+	@# All at once; what each of them says comes in one piece.
+	@$(MAKE) --no-print-directory --jobs --output-sync=target lint-library lint-collection lint-sanity
+
+lint-library: venv
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/python -m scistream.protocol.generate --check
 	$(bin)/python tools/errors_page.py --check
-	PATH=$(abspath $(bin)):$$PATH ansible-lint --offline
-	tools/sanity
 	shellcheck $(SCRIPTS)
+
+lint-collection: venv
+	PATH=$(abspath $(bin)):$$PATH ansible-lint --offline
+
+lint-sanity: venv
+	tools/sanity
 
 packages: venv
 	@ANSIBLE_CONFIG=$(CURDIR)/ansible.cfg $(bin)/ansible-playbook -i inventory/local tests/packages.yml

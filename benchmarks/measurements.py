@@ -20,7 +20,7 @@ from reenactment import share_at_once
 
 from scistream.addresses import Endpoint
 from scistream.client import Connection, SessionRequest, open_session, release_session
-from scistream.terms import Direction, Uid
+from scistream.terms import Direction, Encryption, Uid
 
 __all__ = ["Bench", "Size"]
 
@@ -212,7 +212,9 @@ def _open_both(pair: Pair, uid: Uid, target: Endpoint) -> Endpoint:
     key = secrets.token_bytes(32)
     near = open_session(pair.inbound, SessionRequest(uid, Direction.INBOUND, (target,), connections=1, key=key))
     towards = tuple(map(Endpoint.parse, near.entry_points))
-    far = open_session(pair.outbound, SessionRequest(uid, Direction.OUTBOUND, towards, connections=1, key=key))
+    encryption = Encryption(near.encryption)
+    wish = SessionRequest(uid, Direction.OUTBOUND, towards, connections=1, key=key, encryption=encryption)
+    far = open_session(pair.outbound, wish)
     return Endpoint.parse(far.entry_points[0])
 
 

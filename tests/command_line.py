@@ -64,7 +64,8 @@ def tools(tmp_path: Path, free_environment: dict[str, str]) -> Tools:
     home = tmp_path / "home"
     home.mkdir()
     environment = free_environment | {"HOME": str(home)}
-    environment.pop("XDG_CONFIG_HOME", None)
+    for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        environment.pop(variable, None)
     return Tools(home, environment)
 
 

@@ -15,6 +15,7 @@ from ansible.utils.display import Display
 
 try:
     from scistream.addresses import Endpoint
+    from scistream.demo.applications import Ends
     from scistream.demo.measurement import measure
     from scistream.demo.traffic import Progress, stream
     from scistream.demo.wording import Narrator, progress_line
@@ -34,6 +35,8 @@ _ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "seconds": {"type": "int", "default": 2},
     "connections": {"type": "int", "default": 1},
     "timeout": {"type": "float", "default": 30.0},
+    "entry_point_namespace": {"type": "path"},
+    "target_namespace": {"type": "path"},
 }
 
 
@@ -58,9 +61,8 @@ class ActionModule(ActionBase):
 def _stream(arguments: dict[str, t.Any]) -> dict[str, t.Any]:
     narrator = Narrator(_tell)
     outcome = stream(
-        target=Endpoint.parse(arguments["target"]),
-        entry_point=Endpoint.parse(arguments["entry_point"]),
-        source=pathlib.Path(arguments["file"]) if arguments["file"] else arguments["frames"],
+        _ends(arguments),
+        source=_path(arguments["file"]) or arguments["frames"],
         silence=arguments["timeout"],
         tell=narrator.hear,
     )
@@ -70,11 +72,23 @@ def _stream(arguments: dict[str, t.Any]) -> dict[str, t.Any]:
 
 def _measure(arguments: dict[str, t.Any]) -> dict[str, t.Any]:
     return measure(
-        target=Endpoint.parse(arguments["target"]),
-        entry_point=Endpoint.parse(arguments["entry_point"]),
+        _ends(arguments),
         seconds=arguments["seconds"],
         connections=arguments["connections"],
     ).as_dict()
+
+
+def _ends(arguments: dict[str, t.Any]) -> Ends:
+    return Ends(
+        Endpoint.parse(arguments["target"]),
+        Endpoint.parse(arguments["entry_point"]),
+        _path(arguments["target_namespace"]),
+        _path(arguments["entry_point_namespace"]),
+    )
+
+
+def _path(text: str | None) -> pathlib.Path | None:
+    return pathlib.Path(text) if text else None
 
 
 def _tell(line: str) -> None:

@@ -122,7 +122,40 @@ control_server:
           type: str
           sample: /usr/sbin/haproxy
         encryption:
-          description: What it protects the bytes between two gateways with, V(none) or V(tls-psk).
+          description: What a session gets that asks for V(tls). That is V(tls), V(tls-psk), or V(none) where the
+            engine has no such thing.
+          returned: success
+          type: str
+          sample: tls
+        encryptions:
+          description: All that it can protect the bytes between two gateways with.
+          returned: success
+          type: list
+          elements: str
+          sample: [tls, none]
+        abilities:
+          description: What it can do here and now, a row for each feature.
+          returned: success
+          type: list
+          elements: dict
+          contains:
+            feature:
+              description: The feature.
+              returned: success
+              type: str
+              sample: UDP
+            can:
+              description: Whether it can.
+              returned: success
+              type: bool
+              sample: false
+            words:
+              description: Why not. Empty where it can.
+              returned: success
+              type: str
+              sample: it carries TCP only
+        privileges:
+          description: What the control server needs for it, beyond an ordinary user's rights.
           returned: success
           type: str
           sample: none
@@ -188,6 +221,12 @@ control_server:
       type: list
       elements: str
       sample: []
+    old_clients:
+      description: What sessions of deployed clients get, which know of no encryption. One of V(refuse), V(plain) and
+        V(legacy-psk).
+      returned: success
+      type: str
+      sample: refuse
 failure:
   description: What went wrong, for programs. The sentence for people is in C(msg).
   returned: failure

@@ -53,6 +53,15 @@ options:
     description: Seconds that may pass without a byte, until the task fails and says what was seen last.
     type: float
     default: 30
+  entry_point_namespace:
+    description:
+      - The network namespace of the application that connects, a file as C(nsenter --net) takes it. It takes root.
+      - Without it, the application runs in the controller's own.
+    type: path
+  target_namespace:
+    description:
+      - The network namespace of the application that listens, likewise.
+    type: path
 attributes:
   check_mode:
     support: none

@@ -15,6 +15,7 @@ description:
   - Opens a session on a control server, which starts the data server that carries the bytes, and releases it.
   - A stream is two sessions with one uid. The inbound one is in front of the targets, and writes a ticket. The
     outbound one is in front of the application that connects, and reads the ticket.
+  - What goes between the two gateways is encrypted, unless the task says O(encryption=none).
   - A session that is there with the same parameters is left alone. One that runs and differs in nothing but its targets
     gets the new ones. Running connections go on, new ones go to the new targets.
   - One that failed or drains, or has other parameters, is released and opened anew, which cuts its connections. With a
@@ -69,13 +70,15 @@ options:
       - File on the controller that the facility of the inbound end hands to the one of the outbound end (mode 0600).
       - An inbound session writes it, and removes it when it is released. An outbound session reads it, and needs
         neither O(name) nor O(uid) nor O(targets) then.
-      - It holds the key that the two gateways share, where their engine encrypts. An inbound session on such an engine
-        is refused without it.
+      - It holds the key that the two gateways share, where the stream is encrypted.
+      - Without this option it is kept where the module runs, in C(scistream/tickets) in the user's state directory
+        (E(XDG_STATE_HOME), else C(~/.local/state)), named by the uid. The same user's outbound session finds it there.
     type: path
 extends_documentation_fragment:
   - scistream.core.attributes
   - scistream.core.control
   - scistream.core.library
+  - scistream.core.protection
   - scistream.core.selection
 seealso:
   - module: scistream.core.session_info
@@ -111,13 +114,24 @@ EXAMPLES = r"""
       ansible.builtin.debug:
         msg: "{{ outbound.session.entry_points }}"
 
-- name: An outbound session without a ticket, from what the other facility wrote on paper
+- name: An outbound session without a ticket, towards a deployed control server that has none
   scistream.core.session:
     uid: 7f2c9a34-51d0-8a6e-b1f7-3e0c5d2a9b48
     direction: outbound
     control_server: gateway.facility-b.example:5000
     server_certificate: facility-b.crt
     targets: ["192.0.2.7:5100"]
+    encryption: none
+
+- name: Only the other facility's gateway may connect
+  scistream.core.session:
+    name: beamline-7
+    direction: inbound
+    control_server: gateway.facility-a.example:5000
+    server_certificate: facility-a.crt
+    targets: ["10.0.0.5:5074"]
+    sources: [198.51.100.7]
+    ticket: beamline-7.ticket
 
 - name: Offer the detector's service for one shift
   scistream.core.session:
@@ -203,11 +217,12 @@ session:
       type: str
       sample: haproxy
     encryption:
-      description: What protects the bytes between the two gateways, V(none) or V(tls-psk). Empty as
+      description: What protects the bytes between the two gateways. V(tls) is TLS 1.3 with a certificate each way,
+        V(tls-psk) TLS 1.3 with a key. With V(none) and V(legacy-psk) nothing is encrypted. Empty as
         RV(session.engine) is.
       returned: success
       type: str
-      sample: none
+      sample: tls
     owner:
       description: Who opened it, V(NO_AUTH) where the control server authenticates nobody. Empty as
         RV(session.engine) is.
@@ -265,10 +280,54 @@ session:
           type: int
           sample: 5368709120
         refused_peers:
-          description: Peers that were turned away because they had no key.
+          description: Peers that were turned away because they did not prove themselves.
           returned: success
           type: int
           sample: 0
+    transport:
+      description: What carries the bytes, V(tcp) or V(udp).
+      returned: success
+      type: str
+      sample: tcp
+    sources:
+      description: The networks whose hosts may connect. Empty where all may.
+      returned: success
+      type: list
+      elements: str
+      sample: [198.51.100.7/32]
+    half_close:
+      description: Whether it was said that the application half-closes its connections.
+      returned: success
+      type: bool
+      sample: false
+    cipher:
+      description: The cipher suite that the two data servers agreed on last, as they tell it. Empty before the first
+        connection, and where the engine does not tell.
+      returned: success
+      type: str
+      sample: TLS_AES_256_GCM_SHA384
+    peer:
+      description: Who the other gateway's data server proved to be. Empty as C(cipher) is.
+      returned: success
+      type: str
+      sample: CN=outbound 7f2c9a34-51d0-8a6e-b1f7-3e0c5d2a9b48
+    warnings:
+      description: What its users should know, a sentence each, as that nothing is encrypted.
+      returned: success
+      type: list
+      elements: str
+      sample: []
+    certificate_expires:
+      description: When the certificate ends that its data server proves itself with, in seconds since the epoch. It is
+        replaced long before. V(0) where there is none.
+      returned: success
+      type: float
+      sample: 1797980215.0
+ticket:
+  description: The file with the ticket of an inbound session. V(null) for an outbound one, and if O(state=absent).
+  returned: success
+  type: str
+  sample: beamline-7.ticket
 action:
   description:
     - What was done, or in check mode would be. One of V(none), V(opened), V(reopened), V(retargeted), V(ticket_written)
@@ -328,6 +387,7 @@ from ansible_collections.scistream.core.plugins.module_utils._control import (
 )
 from ansible_collections.scistream.core.plugins.module_utils._differences import Differences
 from ansible_collections.scistream.core.plugins.module_utils._library import load
+from ansible_collections.scistream.core.plugins.module_utils._protection import PROTECTION_ARGUMENTS, protection
 from ansible_collections.scistream.core.plugins.module_utils._sessions import (
     SELECTION_ARGUMENTS,
     as_result,
@@ -338,6 +398,7 @@ from ansible_collections.scistream.core.plugins.module_utils._sessions import (
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     **CONTROL_ARGUMENTS,
     **SELECTION_ARGUMENTS,
+    **PROTECTION_ARGUMENTS,
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "targets": {"type": "list", "elements": "str", "aliases": ["prod_listeners", "remote_listeners"]},
     "connections": {"type": "int", "aliases": ["num_conn"]},
@@ -348,7 +409,19 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 }
 
 # What a session is wished to be. The rest (ports, times, owner) is the control server's to say, and no difference.
-_WISHED = ("connections", "direction", "encryption", "engine", "rate", "state", "targets", "ticket")
+_WISHED = (
+    "connections",
+    "direction",
+    "encryption",
+    "engine",
+    "half_close",
+    "rate",
+    "sources",
+    "state",
+    "targets",
+    "ticket",
+    "transport",
+)
 
 
 class _Session:
@@ -372,12 +445,19 @@ class _Session:
     def present(self) -> dict[str, t.Any]:
         """Open it where the one that is there does not do."""
         request = self._request()
+        if self.is_outbound and not self._is_predictable:
+            request.require_key()
         act = self.client.plan_session if self.module.check_mode else self.client.ensure_session
-        name = self.params["name"] or ""
+        # An outbound session has no ticket of its own.
+        ticket = None if self.is_outbound else self.ticket or self.client.place_for(request.uid)
         with self.client.connect(control_server(self.module)) as connection:
-            self.client.check_ticket(connection, self.client.make_wish(request, self.ticket, name))
-            outcome = act(connection, request, ticket=self.ticket, name=name)
-        return self._result(outcome, self._compare(outcome))
+            outcome = act(connection, request, ticket=ticket, name=self.params["name"] or "")
+        self._warn(outcome.session)
+        return self._result(outcome, self._compare(outcome), ticket)
+
+    def _warn(self, session: t.Any) -> None:
+        for warning in session.warnings if session else ():
+            self.module.warn(f"{session.direction.value} session {session.uid}: {warning}")
 
     def absent(self) -> dict[str, t.Any]:
         """Release it where it is there."""
@@ -392,12 +472,15 @@ class _Session:
         act = self.client.plan_absent if self.module.check_mode else self.client.ensure_absent
         if not 0 <= self.params["drain"] < float("inf"):
             raise refused(self.module, "drain", "it is a number of seconds, 0 for none")
-        with self.client.connect(control_server(self.module)) as connection:
-            outcome = act(connection, uid, self.direction, ticket=self.ticket, drain=self.params["drain"])
+        server = control_server(self.module)
+        ticket = self.ticket or self.client.own_place(uid, server.address)
+        with self.client.connect(server) as connection:
+            outcome = act(connection, uid, self.direction, ticket=ticket, drain=self.params["drain"])
         differences = self._compare(outcome)
-        if held and held.uid == uid and not self.is_outbound:
+        is_its_own = held.uid == uid if held else ticket is not None and self.ticket is None
+        if is_its_own and not self.is_outbound:
             # An outbound end's ticket is a copy of the other facility's, and stays.
-            differences.compare("ticket", str(self.ticket), None)
+            differences.compare("ticket", str(ticket), None)
         return self._result(outcome, differences)
 
     def _request(self) -> t.Any:
@@ -406,14 +489,19 @@ class _Session:
         uid = self._uid(held)
         self.name = self.name or (held.name if held else None) or None
         # The ticket of an inbound session is its own, and the client's to compare.
-        given = held if self.is_outbound else None
+        given = held or self._kept(uid) if self.is_outbound else None
         targets = self._targets(uid, given)
         connections, wishes = self.params["connections"], {"rate": self._rate(), "lease": self._lease()}
+        wishes |= protection(self.module)
         if given:
             return self.client.SessionRequest.of_ticket(given, connections=connections, targets=targets, **wishes)
         if connections is None:
             connections = max(len(targets), 1)
         return self.client.SessionRequest(uid, self.direction, targets, connections, **wishes)
+
+    def _kept(self, uid: t.Any) -> t.Any:
+        """The ticket that the same user's inbound session left here; None where it left none, or one was named."""
+        return None if self.ticket else self.client.kept_ticket(uid)
 
     def _rate(self) -> int:
         asked = self.params["rate"]
@@ -457,11 +545,11 @@ class _Session:
         if given is not None:
             return given.entry_points
         # What an earlier task of this play would have opened has no entry points yet.
-        if self.module.check_mode and (asked == [] or (self.is_outbound and self.ticket)):
+        if self.module.check_mode and (asked == [] or self.is_outbound):
             return ()
         raise self.errors.SciStreamError(self.errors.Code.NO_TARGETS, uid=uid)
 
-    def _result(self, outcome: t.Any, differences: Differences) -> dict[str, t.Any]:
+    def _result(self, outcome: t.Any, differences: Differences, ticket: t.Any = None) -> dict[str, t.Any]:
         for warning in outcome.warnings:
             self.module.warn(warning)
         if outcome.changed and not differences.changed:
@@ -471,6 +559,7 @@ class _Session:
             "changed": differences.changed,
             "action": outcome.action.value,
             "session": self._shown(outcome.session),
+            "ticket": str(ticket) if ticket else None,
             "differences": list(outcome.differences),
             "diff": differences.diff,
         }

@@ -105,11 +105,12 @@ sessions:
       type: str
       sample: haproxy
     encryption:
-      description: What protects the bytes between the two gateways, V(none) or V(tls-psk). Empty as
+      description: What protects the bytes between the two gateways. V(tls) is TLS 1.3 with a certificate each way,
+        V(tls-psk) TLS 1.3 with a key. With V(none) and V(legacy-psk) nothing is encrypted. Empty as
         RV(sessions[].engine) is.
       returned: success
       type: str
-      sample: none
+      sample: tls
     owner:
       description: Who opened it, V(NO_AUTH) where the control server authenticates nobody. Empty as
         RV(sessions[].engine) is.
@@ -167,10 +168,49 @@ sessions:
           type: int
           sample: 5368709120
         refused_peers:
-          description: Peers that were turned away because they had no key.
+          description: Peers that were turned away because they did not prove themselves.
           returned: success
           type: int
           sample: 0
+    transport:
+      description: What carries the bytes, V(tcp) or V(udp).
+      returned: success
+      type: str
+      sample: tcp
+    sources:
+      description: The networks whose hosts may connect. Empty where all may.
+      returned: success
+      type: list
+      elements: str
+      sample: [198.51.100.7/32]
+    half_close:
+      description: Whether it was said that the application half-closes its connections.
+      returned: success
+      type: bool
+      sample: false
+    cipher:
+      description: The cipher suite that the two data servers agreed on last, as they tell it. Empty before the first
+        connection, and where the engine does not tell.
+      returned: success
+      type: str
+      sample: TLS_AES_256_GCM_SHA384
+    peer:
+      description: Who the other gateway's data server proved to be. Empty as C(cipher) is.
+      returned: success
+      type: str
+      sample: CN=outbound 7f2c9a34-51d0-8a6e-b1f7-3e0c5d2a9b48
+    warnings:
+      description: What its users should know, a sentence each, as that nothing is encrypted.
+      returned: success
+      type: list
+      elements: str
+      sample: []
+    certificate_expires:
+      description: When the certificate ends that its data server proves itself with, in seconds since the epoch. It is
+        replaced long before. V(0) where there is none.
+      returned: success
+      type: float
+      sample: 1797980215.0
 failure:
   description: What went wrong, for programs. The sentence for people is in C(msg).
   returned: failure

@@ -8,15 +8,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from scistream.errors import Code, SciStreamError
+from scistream.errors import Code, SciStreamError, one_line
 from scistream.terms import MAX_CONNECTIONS
 
-__all__ = ["Endpoint", "PortRange", "parse_endpoints", "parse_host", "parse_ports"]
+__all__ = ["Endpoint", "Network", "PortRange", "parse_endpoints", "parse_host", "parse_networks", "parse_ports"]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # RFC 1123, section 2.1: labels of letters, digits and inner hyphens; underscores occur in real inventories.
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,5}", re.ASCII)
 _MAX_HOST = 253
+# Each is a rule that every new connection is held against.
+_MAX_NETWORKS = 256
 
 
 def parse_host(text: str) -> str:
@@ -38,17 +42,13 @@ def parse_host(text: str) -> str:
 
 
 def _refuse_scheme(text: str) -> None:
-    """Name what is not carried: UDP (U63), and what is no address but a link."""
+    """Name how UDP is asked for (U63), and what is no address but a link."""
     scheme, found, _ = text.partition("://")
     if not found:
         return
     if scheme.lower() == "udp":
-        raise SciStreamError(
-            Code.UNSUPPORTED_HERE,
-            what=f"UDP ({text})",
-            reason="the engines carry TCP only",
-            alternative="let the application send over TCP, or carry its datagrams in a TCP tunnel of its own",
-        )
+        reason = "a target is HOST:PORT; for a session over UDP say --transport udp"
+        raise SciStreamError(Code.BAD_ADDRESS, address=text, reason=reason)
     raise SciStreamError(Code.BAD_ADDRESS, address=text, reason=f"it begins with {scheme}://, and is to be HOST:PORT")
 
 
@@ -79,9 +79,30 @@ def parse_ports(text: str) -> tuple[int, ...]:
     return ports
 
 
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Read addresses and networks with commas between, as in `192.0.2.7,2001:db8::/32`; sorted, each once.
+
+    Raises:
+        SciStreamError: BAD_SOURCES.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if len(words) > _MAX_NETWORKS:
+        raise SciStreamError(Code.BAD_SOURCES, sources=one_line(text, 64), reason=f"it has more than {_MAX_NETWORKS}")
+    networks = {_parse_network(word) for word in words}
+    return tuple(sorted(networks, key=lambda network: (network.version, network)))
+
+
+def _parse_network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text if "%" not in text else "")
+    except ValueError as error:
+        # Its own words are good where host bits are set: "192.0.2.7/24 has host bits set".
+        raise SciStreamError(Code.BAD_SOURCES, sources=one_line(text, 64), reason=one_line(str(error), 200)) from None
+
+
 @dataclass(frozen=True, order=True)
 class Endpoint:
-    """A host and a TCP port: an entry point, a target or a control server."""
+    """A host and a port: an entry point, a target or a control server."""
 
     host: str
     port: int

@@ -45,6 +45,7 @@ class Code(enum.StrEnum):
     BAD_ADDRESS = "BAD_ADDRESS"
     BAD_CONFIGURATION = "BAD_CONFIGURATION"
     BAD_CONNECTIONS = "BAD_CONNECTIONS"
+    BAD_ENCRYPTION = "BAD_ENCRYPTION"
     BAD_LEASE = "BAD_LEASE"
     BAD_MESSAGE = "BAD_MESSAGE"
     BAD_NAME = "BAD_NAME"
@@ -52,8 +53,10 @@ class Code(enum.StrEnum):
     BAD_RATE = "BAD_RATE"
     BAD_ROLE = "BAD_ROLE"
     BAD_SESSION_KEY = "BAD_SESSION_KEY"
+    BAD_SOURCES = "BAD_SOURCES"
     BAD_TICKET = "BAD_TICKET"
     BAD_TOKEN_STORE = "BAD_TOKEN_STORE"
+    BAD_TRANSPORT = "BAD_TRANSPORT"
     BAD_UID = "BAD_UID"
     BAD_USAGE = "BAD_USAGE"
     CERTIFICATE_EXPIRED = "CERTIFICATE_EXPIRED"
@@ -79,6 +82,7 @@ class Code(enum.StrEnum):
     DEMO_PORTS_IN_USE = "DEMO_PORTS_IN_USE"
     DEMO_RUNNING = "DEMO_RUNNING"
     ENCRYPTION_MISMATCH = "ENCRYPTION_MISMATCH"
+    ENCRYPTION_UNAVAILABLE = "ENCRYPTION_UNAVAILABLE"
     ENDED_MEANWHILE = "ENDED_MEANWHILE"
     ENGINE_CANNOT = "ENGINE_CANNOT"
     ENGINE_MISSING = "ENGINE_MISSING"
@@ -91,13 +95,16 @@ class Code(enum.StrEnum):
     JOURNAL_DAMAGED = "JOURNAL_DAMAGED"
     JOURNAL_UNREADABLE = "JOURNAL_UNREADABLE"
     LEFT_BEHIND = "LEFT_BEHIND"
+    LEGACY_PSK_REFUSED = "LEGACY_PSK_REFUSED"
     LISTEN_ADDRESS_FOREIGN = "LISTEN_ADDRESS_FOREIGN"
     LOGIN_FAILED = "LOGIN_FAILED"
     LOGIN_WANTED = "LOGIN_WANTED"
     METRICS_PORT_IN_USE = "METRICS_PORT_IN_USE"
+    NETWORK_UNAVAILABLE = "NETWORK_UNAVAILABLE"
     NOT_OWNER = "NOT_OWNER"
     NOT_RUNNING = "NOT_RUNNING"
     NO_TARGETS = "NO_TARGETS"
+    OLD_CLIENT_REFUSED = "OLD_CLIENT_REFUSED"
     OLD_CONTROL_SERVER = "OLD_CONTROL_SERVER"
     OUTPUT_UNWRITABLE = "OUTPUT_UNWRITABLE"
     OWNER_PORTS_EXHAUSTED = "OWNER_PORTS_EXHAUSTED"
@@ -119,14 +126,15 @@ class Code(enum.StrEnum):
     STREAM_DAMAGED = "STREAM_DAMAGED"
     TARGET_IN_USE = "TARGET_IN_USE"
     TARGET_REFUSED = "TARGET_REFUSED"
-    TICKET_WANTED = "TICKET_WANTED"
     TLS_SERVER = "TLS_SERVER"
     TOKEN_EXPOSED = "TOKEN_EXPOSED"
     TOKEN_REFUSED = "TOKEN_REFUSED"
     TOO_MANY_CALLS = "TOO_MANY_CALLS"
     TOO_MANY_TARGETS = "TOO_MANY_TARGETS"
     TOO_MANY_WATCHERS = "TOO_MANY_WATCHERS"
+    UDP_UNENCRYPTED = "UDP_UNENCRYPTED"
     UID_EXISTS = "UID_EXISTS"
+    UID_PUBLISHED = "UID_PUBLISHED"
     UID_UNKNOWN = "UID_UNKNOWN"
     UNSUPPORTED_HERE = "UNSUPPORTED_HERE"
     WATCH_TOO_SLOW = "WATCH_TOO_SLOW"
@@ -224,6 +232,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "ask for as many entry points as the application has sockets; one entry point carries many connections",
         *_FORMAT,
     ),
+    Code.BAD_ENCRYPTION: Entry(
+        "{encryption} protects nothing between gateways that is known here",
+        "a session is encrypted (tls) or, where that is asked for, not (none)",
+        "say --encryption tls, or --encryption none where the bytes may be read on their way",
+        *_FORMAT,
+    ),
     Code.BAD_LEASE: Entry(
         "a lease of {lease} cannot be had: {reason}",
         "it is spelled in another way, or longer than the control server's operator allows",
@@ -267,6 +281,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "let s2uc or the session module make the key, and hand the ticket over unchanged",
         *_FORMAT,
     ),
+    Code.BAD_SOURCES: Entry(
+        "{sources!r} is no list of networks: {reason}",
+        "who may connect is told as addresses and networks with commas between",
+        "spell it as 192.0.2.7,198.51.100.0/24,2001:db8::/32",
+        *_FORMAT,
+    ),
     Code.BAD_TICKET: Entry(
         "the ticket {path} cannot be used: {reason}",
         "a ticket is the file that the inbound end of a stream wrote; it is not there, or it was changed",
@@ -278,6 +298,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "it is damaged, others than its owner can read it, or another program holds it",
         "forget it and log in again: s2uc logout, then s2uc login --scope SCOPE",
         *_AUTH,
+    ),
+    Code.BAD_TRANSPORT: Entry(
+        "{transport} carries nothing here",
+        "a session's bytes go over TCP or over UDP",
+        "say --transport tcp or --transport udp",
+        *_FORMAT,
     ),
     Code.BAD_UID: Entry(
         "{uid!r} is not a uid",
@@ -429,10 +455,17 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         *_STATE,
     ),
     Code.ENCRYPTION_MISMATCH: Entry(
-        "session {uid} cannot carry a byte: the inbound gateway's encryption is {inbound}, and {engine} of the control "
-        "server {server} has {outbound}",
-        "the two gateways run engines that do not understand each other",
-        "have both control servers run the same engine (s2cs --type), and open both ends anew",
+        "session {uid} cannot carry a byte: the inbound end's encryption is {inbound}, and {whose} {outbound}",
+        "the two ends have to be the same: an inbound Stunnel has tls-psk, which Stunnel alone has; nftables has none",
+        "ask for what the inbound end has, or open both ends anew: with engines that understand each other (s2cs "
+        "--type), or with --encryption none where the bytes may be read on their way",
+        *_UNSUPPORTED,
+    ),
+    Code.ENCRYPTION_UNAVAILABLE: Entry(
+        "the control server {server} cannot encrypt what goes between the gateways",
+        "it speaks the old protocol only, which knows of no encryption",
+        "upgrade it to a SciStream that has scistream.v1; or say --encryption none (module: encryption: none) where "
+        "the bytes may be read on their way, or --legacy-psk where it runs Stunnel, which encrypts as little",
         *_UNSUPPORTED,
     ),
     Code.ENDED_MEANWHILE: Entry(
@@ -444,8 +477,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.ENGINE_CANNOT: Entry(
         "{engine} cannot do what was asked: {reason}",
         "the engines differ in what they can carry",
-        "do without it (for a rate: leave --rate out, no engine of this version limits rates), or ask the gateway's "
-        "operator, who chooses the engine (s2cs --type)",
+        "do without it, or ask the gateway's operator, who chooses the engine (s2cs --type); s2cs engines tells what "
+        "each of them can do there",
         *_UNSUPPORTED,
     ),
     Code.ENGINE_MISSING: Entry(
@@ -511,6 +544,13 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "look with: ss -tlpn; ps -ef",
         *_STATE,
     ),
+    Code.LEGACY_PSK_REFUSED: Entry(
+        "session {uid} is not opened with legacy-psk: {reason}",
+        "it authenticates as the deployed Stunnel does, by a key that is no secret, and encrypts nothing; it is there "
+        "for streams whose other end is a deployed gateway",
+        "leave --legacy-psk out (module: legacy_psk), at both ends: the stream is encrypted then",
+        *_UNSUPPORTED,
+    ),
     Code.LISTEN_ADDRESS_FOREIGN: Entry(
         "cannot listen on {address}: {reason}",
         "it is not an address of this host, or the port needs root",
@@ -537,6 +577,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "end it, or choose another port with --metrics-port",
         *_STATE,
     ),
+    Code.NETWORK_UNAVAILABLE: Entry(
+        "a network of namespaces cannot be made here: {reason}",
+        "it takes root (CAP_SYS_ADMIN and CAP_NET_ADMIN), iproute2, and a kernel with veth",
+        "run it as root, on a host of one's own",
+        *_UNSUPPORTED,
+    ),
     Code.NOT_OWNER: Entry(
         "session {uid} belongs to somebody else",
         "it was opened with another identity",
@@ -555,6 +601,14 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "name at least one HOST:PORT",
         *_FORMAT,
         deployed="integer modulo by zero",
+    ),
+    Code.OLD_CLIENT_REFUSED: Entry(
+        "session {uid} is asked for by a client that cannot say whether its bytes are to be encrypted between the "
+        "gateways, and this control server refuses those (old_clients = refuse)",
+        "the client is a deployed one; it knows of no encryption",
+        "use s2uc of this project; or ask the gateway's operator to set old_clients = plain (s2cs --old-clients "
+        "plain), with which such sessions are not encrypted",
+        *_UNSUPPORTED,
     ),
     Code.OLD_CONTROL_SERVER: Entry(
         "the control server {server} cannot {operation}",
@@ -633,8 +687,11 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.SESSION_KEY_MISSING: Entry(
         "no key came with session {uid}, and {engine} carries nothing without one",
-        "the client is a deployed one, the control channel is plain text, or the inbound end's ticket was not given",
-        "use s2uc of this project, and hand --ticket FILE from the inbound to the outbound end",
+        "the key is in the ticket of the inbound end, and that was not given; or the control channel is plain text, or "
+        "the client a deployed one",
+        "take the ticket from whoever opened the inbound end (~/.local/state/scistream/tickets/{uid}, or where "
+        "--ticket said) and say s2uc outbound-request --ticket FILE (module: ticket); or open both ends with "
+        "--encryption none where the bytes may be read on their way, as where the inbound end is a deployed one",
         *_STATE,
     ),
     Code.SESSION_NOT_ACTIVE: Entry(
@@ -681,14 +738,10 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.TARGET_REFUSED: Entry(
         "the target {target} is refused: {reason}",
-        "a stream that leads back to its own gateway carries nothing to anybody",
-        "name the application's own address, or the other gateway's entry point",
-        *_FORMAT,
-    ),
-    Code.TICKET_WANTED: Entry(
-        "the control server {server} encrypts with {engine}, and no ticket was asked for",
-        "the two gateways share a key, and the ticket is what hands it to the other end",
-        "add --ticket FILE (module: ticket)",
+        "the gateway's operator allows other targets only, or the stream would lead back to its own gateway and carry "
+        "nothing to anybody",
+        "name the application's own address, or the other gateway's entry point; ask the operator to allow it "
+        "(s2cs --allowed-targets)",
         *_FORMAT,
     ),
     Code.TLS_SERVER: Entry(
@@ -730,12 +783,26 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "look once in place of watching (s2uc list), or end other watches first",
         *_RESOURCE,
     ),
+    Code.UDP_UNENCRYPTED: Entry(
+        "session {uid} is asked for over UDP, and with encryption {encryption}",
+        "between the gateways UDP goes unencrypted, and that has to be asked for",
+        "say --encryption none as well (module: encryption: none) where the packets may be read on their way, or leave "
+        "--transport udp out",
+        *_UNSUPPORTED,
+    ),
     Code.UID_EXISTS: Entry(
         "a session with uid {uid} exists already ({state})",
         "the uid was used before and not released",
         "release it, or use another uid",
         *_KNOWN_UID,
         deployed="Entry already found for uid",
+    ),
+    Code.UID_PUBLISHED: Entry(
+        "session {uid} cannot have encryption {encryption}: this uid never has a key",
+        "it is the fixed one of --mock, which is published, and nothing secret may be derived from it",
+        "leave --mock out for a uid of its own, or say --encryption none (module: encryption: none) where the bytes "
+        "may be read on their way",
+        *_FORMAT,
     ),
     Code.UID_UNKNOWN: Entry(
         "there is no session with uid {uid}",

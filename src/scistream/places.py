@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["configuration_directory"]
+__all__ = ["configuration_directory", "state_directory"]
 
 
 def configuration_directory() -> Path:
     """A user's configuration of SciStream: under the XDG base directory; it need not be there."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    directory = Path(base) if base and Path(base).is_absolute() else _home() / ".config"
-    return directory / "scistream"
+    return _base("XDG_CONFIG_HOME", ".config") / "scistream"
+
+
+def state_directory() -> Path:
+    """What SciStream keeps for a user between two commands: under the XDG base directory; it need not be there."""
+    return _base("XDG_STATE_HOME", ".local/state") / "scistream"
+
+
+def _base(variable: str, usual: str) -> Path:
+    base = os.environ.get(variable)
+    return Path(base) if base and Path(base).is_absolute() else _home() / usual
 
 
 def _home() -> Path:

@@ -28,12 +28,16 @@ __all__ = [
     "TOKEN_VARIABLE",
     "Direction",
     "Encryption",
+    "OldClients",
     "SessionState",
+    "Transport",
     "Uid",
     "parse_connections",
     "parse_direction",
+    "parse_encryption",
     "parse_lease",
     "parse_rate",
+    "parse_transport",
     "parse_uid",
 ]
 
@@ -81,10 +85,36 @@ class Direction(enum.Enum):
 
 
 class Encryption(enum.Enum):
-    """What protects the bytes between the two gateways."""
+    """What protects the bytes between the two gateways.
+
+    TLS: TLS 1.3, a certificate each way. TLS_PSK: TLS 1.3 with the session's key. LEGACY_PSK: as the deployed Stunnel
+    does it, authenticated by a key that is no secret, and not encrypted.
+    """
 
     NONE = "none"
+    TLS = "tls"
     TLS_PSK = "tls-psk"
+    LEGACY_PSK = "legacy-psk"
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether the two gateways need the session's key for it."""
+        return self in {Encryption.TLS, Encryption.TLS_PSK}
+
+
+class Transport(enum.Enum):
+    """What carries a session's bytes."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class OldClients(enum.Enum):
+    """What a session of a deployed client gets, which cannot say what it wants between the gateways."""
+
+    REFUSE = "refuse"
+    PLAIN = "plain"
+    LEGACY_PSK = "legacy-psk"
 
 
 class SessionState(enum.Enum):
@@ -116,6 +146,30 @@ def parse_direction(text: str) -> Direction:
         return _DIRECTIONS[text.strip().lower()]
     except KeyError:
         raise SciStreamError(Code.BAD_ROLE, role=repr(text)) from None
+
+
+def parse_encryption(text: str) -> Encryption:
+    """Read what shall protect the bytes between the gateways; case does not matter.
+
+    Raises:
+        SciStreamError: BAD_ENCRYPTION.
+    """
+    try:
+        return Encryption(text.strip().lower())
+    except ValueError:
+        raise SciStreamError(Code.BAD_ENCRYPTION, encryption=repr(text)) from None
+
+
+def parse_transport(text: str) -> Transport:
+    """Read what shall carry the bytes; case does not matter.
+
+    Raises:
+        SciStreamError: BAD_TRANSPORT.
+    """
+    try:
+        return Transport(text.strip().lower())
+    except ValueError:
+        raise SciStreamError(Code.BAD_TRANSPORT, transport=repr(text)) from None
 
 
 def parse_uid(text: str) -> Uid:

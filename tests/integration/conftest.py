@@ -198,7 +198,7 @@ def control_server_factory(tmp_path: Path, certificate_factory: CertificateFacto
         port_range: of the entry points (default 22100-22199).
         engine: haproxy, nginx or stunnel.
         ssl: False for a plain-text channel.
-        options: more words of the command line.
+        options: more words of the command line; by default, deployed clients are served unencrypted.
         names: of the certificate, beside the address.
         start: False to be given it without its being started.
     """
@@ -227,6 +227,8 @@ def control_server_factory(tmp_path: Path, certificate_factory: CertificateFacto
             "server-key": files.key,
             "state-directory": directory / "state",
             "ssl": ssl,
+            # A bare stub says no more than a deployed client does.
+            "old-clients": "plain",
         }
         command = [sys.executable, "-m", "scistream.cli.s2cs", "--insecure-no-auth"]
         command += [f"--{word}={value}" for word, value in words.items()] + list(options)

@@ -16,7 +16,7 @@ _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
 _MINUTES = 300.0
 
-pytestmark = pytest.mark.timeout(_MINUTES)
+pytestmark = [pytest.mark.timeout(_MINUTES), pytest.mark.outer_network]
 
 
 @dataclass(frozen=True)

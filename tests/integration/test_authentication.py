@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from scistream.protocol import ERROR_METADATA, control_pb2, operations_pb2
 from scistream.protocol import control_pb2 as wire
 
 WAIT = 30
-SECRET = "the-gateways-own-secret"
+# Another worker's processes are looked at as well; they may have their own in a command line.
+SECRET = f"the-gateways-own-secret-{os.getpid()}"
+MADE_UP = f"made-up-token-{os.getpid()}"
 SCOPE = "https://auth.globus.org/scopes/gateway/scistream"
 DEPLOYED = f"Authentication token is invalid for scope {SCOPE}"
 
@@ -308,8 +311,8 @@ def test_no_token_and_no_secret_is_in_any_file_log_or_command_line(guarded, prov
     refusal(lambda: CALLS["release"](server, "hers", bearing(tokens["bob"])))
     refusal(lambda: owned(server, f"Bearer {tokens['lacking']}"))
     provider.mood = "error"
-    refusal(lambda: owned(server, "made-up-token"))
-    secrets = [SECRET, "made-up-token", *tokens.values()]
+    refusal(lambda: owned(server, MADE_UP))
+    secrets = [SECRET, MADE_UP, *tokens.values()]
     config = tmp_path / "s2cs.toml"
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path != config]
     assert any(path.name == "words" for path in files)

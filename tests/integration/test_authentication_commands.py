@@ -19,7 +19,8 @@ from identity_provider import IdentityProvider
 from scistream import certificates
 
 WAIT = 60
-SECRET = "the-gateways-own-secret"
+# Another worker's processes are looked at as well; they may have their own in a command line.
+SECRET = f"the-gateways-own-secret-{os.getpid()}"
 GATEWAY = "2c8d9f3e-0b1a-4c5d-8e7f-6a5b4c3d2e1f"
 SCOPE = f"https://auth.globus.org/scopes/{GATEWAY}/scistream"
 OTHER = "https://auth.globus.org/scopes/11111111-2222-3333-4444-555555555555/scistream"

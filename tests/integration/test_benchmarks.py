@@ -15,7 +15,10 @@ from types import ModuleType
 import psutil
 import pytest
 
+from scistream.terms import Encryption
+
 _SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "control.py"
+_DATAPLANE = _SCRIPT.with_name("dataplane.py")
 ENGINES = ("haproxy", "nginx", "stunnel")
 _FIELDS = {"name", "value", "unit", "baseline", "baseline_source", "min", "max", "runs", "goal", "holds"}
 
@@ -101,3 +104,102 @@ def test_the_benchmark_cleans_up_when_it_is_interrupted(tmp_path):
     assert not (tmp_path / "control.json").exists()
     assert list(place.iterdir()) == []
     assert _left_over(place) == []
+
+
+@pytest.fixture
+def rows(monkeypatch, figures) -> ModuleType:
+    monkeypatch.syspath_prepend(str(_SCRIPT.parent))
+    return importlib.import_module("dataplane_rows")
+
+
+def _measured(rows: ModuleType, ours: list[float], deployed: list[float], cpu: float = 0.3) -> list[dict[str, object]]:
+    """HAProxy's rows, where the direct path carries 20 Gb/s and the deployed HAProxy takes a second a GB."""
+    measuring, contenders = (importlib.import_module(f"dataplane_{name}") for name in ("measuring", "contenders"))
+    measured = rows.Measured()
+    haproxy = contenders.Contender("haproxy", Encryption.NONE, "ours")
+    for number, (mine, its) in enumerate(zip(ours, deployed, strict=True)):
+        measured.carried[contenders.DIRECT, 8][number] = measuring.Carried(20.0, 0.0, 0.0)
+        measured.carried[haproxy.rival, 8][number] = measuring.Carried(its, 1.0, 11.0)
+        measured.carried[haproxy, 8][number] = measuring.Carried(mine, cpu, 9.0)
+    return rows.rows(measured)
+
+
+def test_a_ratio_is_the_median_of_the_rounds_and_not_of_the_figures(rows):
+    # The second round met a machine that was busy with something else.
+    _, deployed, ours = _measured(rows, ours=[18.0, 4.0, 16.0], deployed=[9.0, 2.0, 10.0])
+    assert (ours["engine"], ours["settings"], ours["encryption"], ours["connections"]) == ("haproxy", "ours", "none", 8)
+    assert (ours["gbps"], ours["min"], ours["max"], ours["runs"]) == (16.0, 4.0, 18.0, 3)
+    assert (ours["ratio_to_deployed"], ours["ratio_to_direct"]) == (2.0, 0.8)
+    assert (ours["ratio_to_direct_min"], ours["ratio_to_direct_max"]) == (0.2, 0.9)
+    assert (deployed["ratio_to_deployed"], deployed["settings"], deployed["goals"]) == (1.0, "deployed", [])
+
+
+def test_every_goal_of_a_data_server_has_its_verdict(rows):
+    lines = list(map(str, rows.verdicts(_measured(rows, ours=[15.0], deployed=[10.0]))))
+    assert lines == [
+        "MISSED haproxy (none), 8 connections: ratio_to_deployed = 1.5, the goal is >= 1.6",
+        "holds  haproxy (none), 8 connections: cpu_ratio_to_deployed = 0.3, the goal is <= 0.45",
+    ]
+    assert not rows.verdicts(_measured(rows, ours=[16.1], deployed=[10.0], cpu=0.46))[1].holds
+
+
+def test_a_crowd_counts_those_that_have_their_byte_back_while_all_stand():
+    command = [sys.executable, str(_DATAPLANE.with_name("dataplane_load.py"))]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "echo", "127.0.60.101", "26002"], **pipes) as echo:
+        try:
+            assert json.loads(echo.stdout.readline()) == {"ready": True}
+            with subprocess.Popen([*command, "crowd", "127.0.60.101", "26002", "40"], **pipes) as crowd:
+                assert json.loads(crowd.stdout.readline())["right"] == 40
+                assert len(psutil.Process(echo.pid).net_connections()) == 41
+        finally:
+            echo.kill()
+
+
+_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are root's")
+
+
+def _bench(tmp_path: Path) -> subprocess.Popen[str]:
+    (tmp_path / "temporary").mkdir()
+    options = ["--engine=nftables", "--connections=2", "--runs=1", "--seconds=0.3", f"--output={tmp_path / 'r.json'}"]
+    return subprocess.Popen(
+        [sys.executable, str(_DATAPLANE), *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+    )
+
+
+@_ROOT
+def test_a_quick_look_at_the_data_servers_measures_and_draws(tmp_path):
+    with _bench(tmp_path) as bench:
+        words = bench.communicate()[0]
+    assert bench.returncode == 0, words
+    found = {(row["engine"], row["settings"]): row for row in json.loads((tmp_path / "r.json").read_text())}
+    assert set(found) == {("direct", "direct"), ("nftables", "ours"), ("haproxy", "deployed")}
+    row = found["nftables", "ours"]
+    assert (row["encryption"], row["connections"], row["runs"], row["proxy_cpu_s_per_gb"]) == ("none", 2, 1, 0.0)
+    assert row["gbps"] == row["min"] == row["max"] > 0
+    assert row["ratio_to_direct"] > 0
+    assert row["ratio_to_deployed"] > 0
+    assert found["haproxy", "deployed"]["memory_mib"] > 1
+    assert found["haproxy", "deployed"]["new_connections_per_s"] > 0
+    picture = (tmp_path / "r.svg").read_text()
+    assert all(name in picture for name in ("<svg", "nftables", "HAProxy as deployed", "direct path"))
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert _left_over(tmp_path / "temporary") == []
+
+
+@_ROOT
+def test_the_data_servers_benchmark_cleans_up_when_it_is_interrupted(tmp_path):
+    with _bench(tmp_path) as bench:
+        while "direct" not in (line := bench.stdout.readline()):
+            assert line
+        bench.send_signal(signal.SIGINT)
+        words = bench.communicate()[0]
+    assert bench.returncode == 130, words
+    assert "all that was started has been ended" in words
+    assert not (tmp_path / "r.json").exists()
+    assert list((tmp_path / "temporary").iterdir()) == []

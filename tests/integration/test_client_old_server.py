@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import socket
@@ -32,7 +33,7 @@ from scistream.client import (
     tickets,
 )
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, Uid, parse_uid
+from scistream.terms import Direction, Encryption, Uid, parse_uid
 
 _HOST = "127.0.30.2"
 _TARGET = Endpoint(_HOST, 23190)
@@ -100,7 +101,11 @@ def _send(entry_point: str, data: bytes) -> bytes:
 
 
 def _inbound(uid: Uid = _UID, targets: tuple[Endpoint, ...] = (_TARGET,), connections: int = 1) -> SessionRequest:
-    return SessionRequest(uid, Direction.INBOUND, targets, connections)
+    return SessionRequest(uid, Direction.INBOUND, targets, connections, encryption=Encryption.NONE)
+
+
+def _outbound(connections: int) -> SessionRequest:
+    return SessionRequest(_UID, Direction.OUTBOUND, (_TARGET,), connections, encryption=Encryption.NONE)
 
 
 def test_a_stream_over_two_old_servers_carries_every_byte(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -120,6 +125,29 @@ def test_a_stream_over_two_old_servers_carries_every_byte(pair: tuple[Path, Path
         assert (a.uids, b.uids) == (set(), set())
     assert answer == hashlib.sha256(data).digest()
     assert digests == [hashlib.sha256(data).hexdigest()]
+
+
+def test_u02_encryption_cannot_be_had_there_and_is_refused_before_anything_is_asked(
+    old: tuple[OldControlServer, Connection], tmp_path: Path
+) -> None:
+    server, connection = old
+    encrypted = dataclasses.replace(_inbound(), encryption=Encryption.TLS)
+    for act in (plan_session, ensure_session):
+        with pytest.raises(SciStreamError) as caught:
+            act(connection, encrypted, ticket=tmp_path / "ticket.json")
+        assert caught.value.code is Code.ENCRYPTION_UNAVAILABLE
+        assert "say --encryption none" in caught.value.remedy
+    assert server.calls == []
+
+
+@pytest.mark.parametrize("encryption", [Encryption.NONE, Encryption.LEGACY_PSK])
+def test_the_ticket_of_an_old_server_says_what_the_other_end_has_to_have(
+    encryption: Encryption, old: tuple[OldControlServer, Connection], tmp_path: Path
+) -> None:
+    _, connection = old
+    ensure_session(connection, dataclasses.replace(_inbound(), encryption=encryption), ticket=tmp_path / "t.json")
+    request = SessionRequest.of_ticket(tickets.read(tmp_path / "t.json"))
+    assert (request.encryption, request.other_is_ours, request.key) == (encryption, False, None)
 
 
 def test_u30_u31_the_hello_that_an_old_server_does_not_expect_yet_is_repeated(pair: tuple[Path, Path]) -> None:
@@ -172,7 +200,7 @@ def test_an_inbound_session_without_its_ticket_is_left_alone_with_a_warning(
 
 def test_an_outbound_session_tells_its_entry_points_again(old: tuple[OldControlServer, Connection]) -> None:
     _, connection = old
-    request = SessionRequest(_UID, Direction.OUTBOUND, (_TARGET,), 2)
+    request = _outbound(2)
     first = ensure_session(connection, request)
     second = ensure_session(connection, request)
     assert (first.changed, second.changed) == (True, False)
@@ -180,7 +208,7 @@ def test_an_outbound_session_tells_its_entry_points_again(old: tuple[OldControlS
     assert second.session == first.session
     assert len(second.session.entry_points) == 2
     assert "could not be compared" in second.warnings[0]
-    assert ensure_session(connection, SessionRequest(_UID, Direction.OUTBOUND, (_TARGET,), 1)).changed
+    assert ensure_session(connection, _outbound(1)).changed
 
 
 def test_absent_twice(old: tuple[OldControlServer, Connection], tmp_path: Path) -> None:

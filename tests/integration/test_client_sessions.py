@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from scistream.addresses import Endpoint
+from scistream.addresses import Endpoint, parse_networks
 from scistream.client import (
     Action,
     Connection,
@@ -30,9 +30,11 @@ from scistream.client import (
     tickets,
 )
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, Uid, parse_uid
+from scistream.terms import Direction, Encryption, Transport, Uid, parse_uid
 
 _UID = parse_uid("a-stream")
+_PLAIN: dict[str, Any] = {"encryption": Encryption.NONE}
+_TLS: dict[str, Any] = {"encryption": Encryption.TLS}
 
 
 @pytest.fixture
@@ -56,7 +58,9 @@ def facility(control_server_factory) -> Iterator[Callable[..., tuple[object, Con
 
 
 def _inbound(target: str, uid: Uid = _UID, connections: int = 1, **wishes: Any) -> SessionRequest:
-    return SessionRequest(uid, Direction.INBOUND, (Endpoint.parse(target),), connections, **wishes)
+    """An inbound end that a test sends its bytes straight into, unless it wishes for encryption."""
+    wished = _PLAIN | wishes
+    return SessionRequest(uid, Direction.INBOUND, (Endpoint.parse(target),), connections, **wished)
 
 
 @pytest.mark.parametrize("engine", ["haproxy", "nginx", "stunnel"])
@@ -65,13 +69,15 @@ def test_a_stream_carries_bytes_and_leaves_nothing(
 ) -> None:
     (a, at_a), (b, at_b) = facility(3, engine), facility(4, engine)
     ticket = tmp_path / "ticket.json"
-    inbound = ensure_session(at_a, _inbound(echo_target.endpoint), ticket=ticket, name="a stream")
+    inbound = ensure_session(at_a, _inbound(echo_target.endpoint, **_TLS), ticket=ticket, name="a stream")
     held = tickets.read(ticket)
     outbound = ensure_session(at_b, SessionRequest.of_ticket(held))
     assert inbound.session
     assert outbound.session
     assert (inbound.session.engine, inbound.session.state) == (engine, "active")
-    assert (held.key is not None) == (engine == "stunnel")
+    encryption = "tls-psk" if engine == "stunnel" else "tls"
+    assert (inbound.session.encryption, outbound.session.encryption) == (encryption, encryption)
+    assert held.key
     data = os.urandom(1_000_003)
     (entry_point,) = outbound.session.entry_points
     assert round_trip(entry_point, data) == data
@@ -86,7 +92,7 @@ def test_a_stream_carries_bytes_and_leaves_nothing(
 @pytest.mark.parametrize("engine", ["haproxy", "stunnel"])
 def test_check_do_check_again_do_again(engine, facility, echo_target, tmp_path: Path) -> None:
     server, connection = facility(3, engine)
-    ticket, request = tmp_path / "ticket.json", _inbound(echo_target.endpoint, connections=2)
+    ticket, request = tmp_path / "ticket.json", _inbound(echo_target.endpoint, connections=2, **_TLS)
     planned = plan_session(connection, request, ticket=ticket)
     assert planned.changed
     assert planned.after
@@ -95,11 +101,9 @@ def test_check_do_check_again_do_again(engine, facility, echo_target, tmp_path: 
     done = ensure_session(connection, request, ticket=ticket)
     pids = [process.pid for process in server.data_servers()]
     assert done.changed
-    assert {key for key in done.after or {} if (done.after or {})[key] != planned.after[key]} == {
-        "entry_points",
-        "opened",
-        "owner",
-    }
+    differing = {key for key in done.after or {} if (done.after or {})[key] != planned.after[key]}
+    # What an engine warns of, it tells with the session.
+    assert differing - {"warnings", "certificate_expires"} == {"entry_points", "opened", "owner"}
     for act in (plan_session, ensure_session):
         again = act(connection, request, ticket=ticket)
         assert (again.changed, again.differences, again.warnings) == (False, (), ())
@@ -158,12 +162,12 @@ def test_u29_a_session_gets_other_targets_and_its_connections_go_on(
 ) -> None:
     (server, at_a), (_, at_b) = facility(3, engine), facility(4, engine)
     ticket = tmp_path / "ticket.json"
-    ensure_session(at_a, _inbound(echo_target.endpoint), ticket=ticket)
+    ensure_session(at_a, _inbound(echo_target.endpoint, **_TLS), ticket=ticket)
     held = tickets.read(ticket)
     outbound = ensure_session(at_b, SessionRequest.of_ticket(held)).session
     assert outbound
     pids = [process.pid for process in server.data_servers()]
-    moved = _inbound("{}:{}".format(*other_target.getsockname()))
+    moved = _inbound("{}:{}".format(*other_target.getsockname()), **_TLS)
     with _connected(outbound.entry_points[0]) as running:
         running.sendall(b"before")
         assert running.recv(6, socket.MSG_WAITALL) == b"before"
@@ -192,7 +196,7 @@ def test_u29_another_key_is_no_matter_of_targets(facility, echo_target, tmp_path
     for connections in (1, 2):
         # The second time, key and entry points are others.
         ticket.unlink(missing_ok=True)
-        ensure_session(at_a, _inbound(echo_target.endpoint, connections=connections), ticket=ticket)
+        ensure_session(at_a, _inbound(echo_target.endpoint, connections=connections, **_TLS), ticket=ticket)
         held = tickets.read(ticket)
         request = SessionRequest.of_ticket(held, connections=1, targets=held.entry_points[-1:])
         outcomes.append(ensure_session(at_b, request))
@@ -250,17 +254,18 @@ def test_a_session_that_failed_is_opened_anew(facility, echo_target, round_trip)
 
 def test_a_lost_key_opens_the_session_anew_and_a_kept_one_stays(facility, echo_target, tmp_path: Path) -> None:
     _, connection = facility(3, "stunnel")
-    ticket, request = tmp_path / "ticket.json", _inbound(echo_target.endpoint)
+    ticket, request = tmp_path / "ticket.json", _inbound(echo_target.endpoint, **_TLS)
+    wider = _inbound(echo_target.endpoint, connections=2, **_TLS)
     ensure_session(connection, request, ticket=ticket)
     first = tickets.read(ticket).key
-    ensure_session(connection, _inbound(echo_target.endpoint, connections=2), ticket=ticket)
+    ensure_session(connection, wider, ticket=ticket)
     assert tickets.read(ticket).key == first
     ticket.unlink()
-    again = ensure_session(connection, _inbound(echo_target.endpoint, connections=2), ticket=ticket)
+    again = ensure_session(connection, wider, ticket=ticket)
     assert again.changed
     assert "The key of session a-stream is lost" in again.warnings[0]
     assert tickets.read(ticket).key not in {None, first}
-    assert not ensure_session(connection, _inbound(echo_target.endpoint, connections=2), ticket=ticket).changed
+    assert not ensure_session(connection, wider, ticket=ticket).changed
 
 
 def test_u05_keys_go_over_tls_only_and_a_refused_session_leaves_nothing(facility, echo_target) -> None:
@@ -269,7 +274,7 @@ def test_u05_keys_go_over_tls_only_and_a_refused_session_leaves_nothing(facility
     with pytest.raises(SciStreamError) as caught:
         open_session(connection, request)
     assert caught.value.code is Code.SESSION_KEY_MISSING
-    assert "the control channel is plain text" in str(caught.value).lower()
+    assert "over a control channel in plain text" in caught.value.seen
     assert (connection.list_sessions(), server.data_servers(), server.files(_UID)) == ((), [], [])
 
 
@@ -287,7 +292,7 @@ def test_both_ends_on_one_gateway_are_two_sessions(facility, echo_target, round_
     _, connection = facility()
     inbound = open_session(connection, _inbound(echo_target.endpoint))
     targets = (Endpoint.parse(inbound.entry_points[0]),)
-    outbound = open_session(connection, SessionRequest(_UID, Direction.OUTBOUND, targets, 1))
+    outbound = open_session(connection, SessionRequest(_UID, Direction.OUTBOUND, targets, 1, **_PLAIN))
     assert round_trip(outbound.entry_points[0], b"hairpin") == b"hairpin"
     planned = plan_absent(connection, _UID)
     assert set(planned.before or {}) == {"inbound", "outbound"}
@@ -329,11 +334,74 @@ def test_the_refusal_of_a_taken_uid_leaves_the_first_session_alone(facility, ech
     assert round_trip(first.entry_points[0], b"still") == b"still"
 
 
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"encryption": Encryption.TLS}, "encryption none, not tls"),
+        ({"sources": parse_networks("127.0.0.0/8")}, "sources all, not 127.0.0.0/8"),
+        ({"half_close": True}, "half-close False, not True"),
+    ],
+)
+def test_u03_how_the_bytes_are_carried_is_a_difference_that_reopens(
+    wish: dict[str, Any], words: str, facility, echo_target, tmp_path: Path
+) -> None:
+    _, connection = facility()
+    ticket = tmp_path / "ticket.json"
+    ensure_session(connection, _inbound(echo_target.endpoint), ticket=ticket)
+    wished = _inbound(echo_target.endpoint, **wish)
+    planned = plan_session(connection, wished, ticket=ticket)
+    done = ensure_session(connection, wished, ticket=ticket)
+    assert planned.differences == done.differences == (words,)
+    assert planned.action is done.action is Action.REOPENED
+    assert not ensure_session(connection, wished, ticket=ticket).changed
+    back = ensure_session(connection, _inbound(echo_target.endpoint), ticket=ticket)
+    assert back.action is Action.REOPENED
+
+
+def test_u57_u63_a_wish_that_cannot_be_had_costs_no_session(facility, echo_target, round_trip) -> None:
+    _, connection = facility(3, "stunnel")
+    request = _inbound(echo_target.endpoint, **_TLS)
+    ensure_session(connection, request)
+    (before,) = connection.list_sessions()
+    wishes: list[tuple[dict[str, Any], str]] = [
+        ({"encryption": Encryption.NONE}, "it carries nothing unencrypted"),
+        ({"encryption": Encryption.NONE, "transport": Transport.UDP}, "it carries"),
+        ({"encryption": Encryption.TLS, "half_close": True}, "half-closed connections may lose their last bytes"),
+    ]
+    for wish, words in wishes:
+        for act in (plan_session, ensure_session):
+            with pytest.raises(SciStreamError) as caught:
+                act(connection, _inbound(echo_target.endpoint, **wish))
+            assert caught.value.code is Code.ENGINE_CANNOT
+            assert words in caught.value.seen
+    assert connection.list_sessions() == (before,)
+
+
+@pytest.mark.parametrize("engine", ["haproxy", "stunnel"])
+def test_u02_a_status_tells_what_was_negotiated(engine: str, facility, echo_target, round_trip, tmp_path: Path) -> None:
+    (_, at_a), (_, at_b) = facility(3, engine), facility(4, engine)
+    ensure_session(at_a, _inbound(echo_target.endpoint, **_TLS), ticket=tmp_path / "ticket.json")
+    held = tickets.read(tmp_path / "ticket.json")
+    outbound = ensure_session(at_b, SessionRequest.of_ticket(held)).session
+    assert outbound
+    assert (outbound.cipher, outbound.peer) == ("", "")
+    assert round_trip(outbound.entry_points[0], b"x" * 1000) == b"x" * 1000
+    deadline = time.monotonic() + 30
+    while not (told := at_a.describe(_UID)[0]).cipher:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert told.cipher.startswith("TLS_")
+
+
 def test_the_control_server_tells_what_it_is(facility) -> None:
     server, connection = facility()
     connection.check_health()
     facts = connection.server_facts()
-    assert (facts.engine, facts.encryption, facts.tls, facts.authentication) == ("haproxy", "none", True, "NO_AUTH")
+    assert (facts.engine, facts.tls, facts.authentication, facts.old_clients) == ("haproxy", True, "NO_AUTH", "plain")
+    assert facts.in_use
+    assert facts.in_use.offered == ("tls", "none")
+    udp = next(ability for ability in facts.in_use.abilities if ability.feature == "UDP")
+    assert (udp.can, udp.words) == (False, "it carries TCP only")
     assert facts.certificate_names == ("127.0.30.3",)
     assert {engine.name for engine in facts.engines} >= {"haproxy", "nginx", "stunnel"}
     assert connection.list_sessions() == ()
@@ -345,7 +413,7 @@ def test_the_control_server_tells_what_it_is(facility) -> None:
 
 def test_a_control_server_that_ends_in_a_call_is_told(facility) -> None:
     server, connection = facility()
-    pending = connection.request(_UID, Direction.INBOUND, 1)
+    pending = connection.request(_inbound("127.0.30.99:1"))
     while not connection.list_sessions():
         time.sleep(0.02)
     server.process.kill()

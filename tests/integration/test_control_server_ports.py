@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from scistream.addresses import Endpoint, PortRange
 from scistream.control_server import ports
 from scistream.control_server.ports import PortPool, Reservation
-from scistream.engines.processes import who_listens
+from scistream.engines.holders import who_listens
 from scistream.errors import Code, SciStreamError
 
 HOST = "127.0.20.11"

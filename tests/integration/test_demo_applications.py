@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from scistream.addresses import Endpoint
+from scistream.demo.applications import Ends
 from scistream.demo.leash import leashed
 from scistream.demo.measurement import measure
 from scistream.demo.traffic import Outcome, Progress, stream
@@ -35,7 +36,7 @@ def _quiet(progress: Progress) -> None:
 def _sent(
     target: Endpoint, source: int | Path, entry_point: Endpoint | None = None, silence: float = PATIENCE
 ) -> Outcome:
-    return stream(target=target, entry_point=entry_point or target, source=source, silence=silence, tell=_quiet)
+    return stream(Ends(target, entry_point or target), source=source, silence=silence, tell=_quiet)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def _free_address() -> Endpoint:
 
 def test_frames_arrive_whole(target: Endpoint) -> None:
     heard: list[Progress] = []
-    outcome = stream(target=target, entry_point=target, source=5, silence=PATIENCE, tell=heard.append)
+    outcome = stream(Ends(target, target), source=5, silence=PATIENCE, tell=heard.append)
     assert outcome.whole
     assert (outcome.bytes, outcome.messages) == (5 * CHUNK, 5)
     assert all(progress.total == 5 * CHUNK for progress in heard)
@@ -110,7 +111,7 @@ def test_nothing_runs_after_a_failure(target: Endpoint, tmp_path: Path) -> None:
 
 
 def test_iperf3_measures_a_path(target: Endpoint) -> None:
-    measured = measure(target=target, entry_point=target, seconds=1, connections=2)
+    measured = measure(Ends(target, target), seconds=1, connections=2)
     assert measured.connections == 2
     assert measured.bytes > 0
     assert measured.gbps > 0
@@ -127,14 +128,14 @@ def test_iperf3s_server_listens_on_the_targets_address_alone(target: Endpoint) -
 
     watcher = threading.Thread(target=look)
     watcher.start()
-    measure(target=target, entry_point=target, seconds=1, connections=1)
+    measure(Ends(target, target), seconds=1, connections=1)
     watcher.join()
     assert seen == [HOST]
 
 
 def test_iperf3_without_a_path_says_so(target: Endpoint) -> None:
     with pytest.raises(SciStreamError, match="Connection refused") as caught:
-        measure(target=target, entry_point=_free_address(), seconds=1, connections=1)
+        measure(Ends(target, _free_address()), seconds=1, connections=1)
     assert caught.value.code is Code.APPLICATION_FAILED
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import subprocess
 import threading
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
 
+from command_line import wait_for
+from scistream.addresses import Endpoint
+from scistream.client import ControlServer, SessionRequest, connect, open_session
+from scistream.engines import ENGINES
+from scistream.errors import Code, SciStreamError
+from scistream.protocol import ERROR_METADATA, operations_pb2
 from scistream.protocol import control_pb2 as wire
+from scistream.terms import Direction, Encryption, Uid
 
 _METADATA = (("authorization", "INVALID_TOKEN"),)
 _WAIT = 30
@@ -67,6 +78,108 @@ def test_a_stream_of_the_deployed_client_carries_bytes_and_leaves_nothing(
     assert [server.files(uid) for server in servers] == [[], []]
     assert is_free(first.listeners[0])
     assert is_free(second.listeners[0])
+
+
+def _told(error: grpc.RpcError) -> SciStreamError:
+    told = SciStreamError.from_wire(dict(error.trailing_metadata())[ERROR_METADATA])
+    assert told is not None
+    return told
+
+
+def _described(server, uid: str):
+    (session,) = server.operations().DescribeSession(operations_pb2.DescribeSessionRequest(uid=uid)).sessions
+    return session
+
+
+def test_u02_a_deployed_client_is_refused_unless_the_operator_allows_it(control_server_factory, echo_target):
+    # As it is without any word of the operator.
+    server = control_server_factory(start=False)
+    server.command.remove("--old-clients=plain")
+    server.start()
+    with pytest.raises(grpc.RpcError) as caught:
+        server.control().req(wire.Request(uid="one", role="PROD", num_conn=1, rate=1), timeout=_WAIT)
+    error = _told(caught.value)
+    assert error.code is Code.OLD_CLIENT_REFUSED
+    assert "this control server refuses those (old_clients = refuse)" in error.seen
+    assert "set old_clients = plain" in error.remedy
+    assert server.data_servers() == []
+    assert "OLD_CLIENT_REFUSED" in server.words()
+
+
+@pytest.mark.parametrize("words", [["--old-clients=plain"], ["--compat"]])
+def test_u02_a_session_of_a_deployed_client_says_that_it_is_not_encrypted(words, control_server_factory, echo_target):
+    server = control_server_factory(start=False)
+    server.command.remove("--old-clients=plain")
+    server.command.extend(words)
+    DeployedClient(server.start()).open("one", "PROD", [echo_target.endpoint], None)
+    session = _described(server, "one")
+    assert session.encryption == "none"
+    assert "nothing protects the bytes between the gateways" in session.warnings[0]
+
+
+# An outbound gateway's Stunnel as the deployed control server configures it (protocol reference, U01).
+_DEPLOYED_STUNNEL = """\
+foreground = yes
+pid =
+sslVersion = TLSv1.2
+ciphers = eNULL
+securityLevel = 0
+PSKsecrets = {secrets}
+client = yes
+PSKidentity = client1
+[route]
+accept = {accept}
+connect = {connect}
+"""
+
+
+@contextlib.contextmanager
+def _deployed_stunnel(directory: Path, uid: str, accept: str, connect: str) -> Iterator[None]:
+    secrets, configuration = directory / "deployed.psk", directory / "deployed.conf"
+    secrets.touch(0o600)
+    secrets.write_text(f"client1:{uid.replace('-', '')}\n")
+    configuration.write_text(_DEPLOYED_STUNNEL.format(secrets=secrets, accept=accept, connect=connect))
+    host, _, port = accept.rpartition(":")
+    program = ENGINES["stunnel"].locate().program
+    with subprocess.Popen([program, configuration], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: _accepts(host, int(port)))
+            yield
+        finally:
+            process.terminate()
+
+
+def _accepts(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("client", ["deployed", "ours"])
+def test_u01_legacy_psk_reaches_a_deployed_stunnel_and_warns(
+    *, client: str, control_server_factory, echo_target, round_trip, tmp_path: Path
+):
+    server = control_server_factory(engine="stunnel", options=["--old-clients=legacy-psk"])
+    uid = str(uuid.uuid1())
+    if client == "deployed":
+        DeployedClient(server).open(uid, "PROD", [echo_target.endpoint], None)
+    else:
+        target = (Endpoint.parse(echo_target.endpoint),)
+        asked = SessionRequest(Uid(uid), Direction.INBOUND, target, 1, encryption=Encryption.LEGACY_PSK)
+        with connect(ControlServer(Endpoint.parse(server.endpoint), server.certificate)) as connection:
+            open_session(connection, asked)
+    session = _described(server, uid)
+    assert session.encryption == "legacy-psk"
+    assert any("nothing is encrypted between the gateways" in warning for warning in session.warnings)
+    with _deployed_stunnel(tmp_path, uid, "127.0.20.9:22190", session.entry_points[0]):
+        assert round_trip("127.0.20.9:22190", b"as ever") == b"as ever"
+    # Who has another key is nobody.
+    with _deployed_stunnel(tmp_path, str(uuid.uuid1()), "127.0.20.9:22191", session.entry_points[0]):
+        try:
+            answered = round_trip("127.0.20.9:22191", b"let me in")
+        except ConnectionError:
+            answered = b""
+        assert answered == b""
 
 
 def test_the_deployed_words_for_a_uid_that_is_there_and_for_one_that_is_not(control_server_factory, echo_target):

@@ -32,7 +32,7 @@ def test_a_named_session_walks_on_an_old_control_server(
 ) -> None:
     server, reach = old_server
     secret, ticket = tmp_path / "site.secret", tmp_path / "beam.ticket"
-    named = reach | {"name": "beam", "site_secret": str(secret), "ticket": str(ticket)}
+    named = reach | {"encryption": "none", "name": "beam", "site_secret": str(secret), "ticket": str(ticket)}
     run = run_play(
         steps(_SESSION, named | {"direction": "inbound", "targets": [echo_target.endpoint]}), directory=tmp_path
     )
@@ -58,7 +58,7 @@ def test_a_uid_that_is_taken_is_the_session_that_is_there(
     tmp_path: Path, old_server: tuple[OldControlServer, dict[str, Any]]
 ) -> None:
     server, reach = old_server
-    wish = reach | {"uid": "beam", "direction": "outbound", "targets": ["127.0.40.9:24999"]}
+    wish = reach | {"uid": "beam", "direction": "outbound", "targets": ["127.0.40.9:24999"], "encryption": "none"}
     tasks = [
         {"name": "first", _SESSION: wish},
         {"name": "second", _SESSION: wish},
@@ -91,7 +91,10 @@ def test_a_data_server_that_fails_there_leaves_nothing(
     server, reach = old_server
     server.broken_update = "[Errno 2] No such file or directory: 'haproxy'"
     wish = reach | {"uid": "beam", "direction": "inbound", "targets": ["127.0.40.9:24999"]}
-    run = run_play([{"name": "opens", _SESSION: wish}], directory=tmp_path)
+    encrypted = {"name": "encrypted", _SESSION: wish, "ignore_errors": True}
+    run = run_play([encrypted, {"name": "opens", _SESSION: wish | {"legacy_psk": True}}], directory=tmp_path)
+    assert run.named("encrypted").failure == "ENCRYPTION_UNAVAILABLE"
+    assert "--encryption none (module: encryption: none)" in run.named("encrypted")["msg"]
     assert run.code == 2
     assert run.named("opens").failure == "ENGINE_MISSING"
     assert "apt-get install haproxy" in run.named("opens")["msg"]

@@ -15,6 +15,7 @@ import pytest
 
 from ansible_runs import Result, Run, run_adhoc, run_play, steps
 from scistream.addresses import Endpoint
+from scistream.terms import MOCK_UID
 
 _INBOUND, _OUTBOUND, _NOBODY = "127.0.40.1", "127.0.40.2", "127.0.40.9:24999"
 _PORT, _PORTS = 24100, "24110-24119"
@@ -41,6 +42,10 @@ def reach(server: Any) -> dict[str, Any]:
 
 def look(task: str, server: Any, **more: Any) -> dict[str, Any]:
     return {"name": task, _INFO: reach(server) | more}
+
+
+# For sessions that a test sends its bytes straight into.
+_PLAIN = {"encryption": "none"}
 
 
 def assert_walks(run: Run, before: str = "") -> list[Result]:
@@ -70,7 +75,16 @@ def walk(before: str, action: str, arguments: dict[str, Any]) -> list[dict[str, 
 
 def foreseeable(result: Result) -> dict[str, Any]:
     """The facts of a session that the control server has no say in."""
-    told = ("entry_points", "opened", "owner", "lease_expires", "idle_since", "traffic")
+    told = (
+        "entry_points",
+        "opened",
+        "owner",
+        "lease_expires",
+        "idle_since",
+        "traffic",
+        "warnings",
+        "certificate_expires",
+    )
     return {key: value for key, value in result["session"].items() if key not in told}
 
 
@@ -113,7 +127,10 @@ def test_a_stream_walks_from_nothing_and_back(
     assert round_trip(connected["session"]["entry_points"][0], data) == data
 
     key = json.loads(Path(ticket).read_text())["key"]
-    assert (key is None) == (engine != "stunnel")
+    assert key is not None
+    assert opened["session"]["encryption"] == ("tls-psk" if engine == "stunnel" else "tls")
+    assert opened["ticket"] == ticket
+    assert connected["ticket"] is None
     run = run_play(
         [
             *walk("outbound ", _SESSION, outbound | {"state": "absent"}),
@@ -125,13 +142,58 @@ def test_a_stream_walks_from_nothing_and_back(
         options=["-vvv"],
     )
     assert run.code == 0, run.output
-    assert key is None or key not in run.output
+    assert key not in run.output
     assert_walks(run, "outbound ")
     gone = assert_walks(run, "inbound ")
     assert gone[1]["session"] is None
     assert gone[0]["diff"]["before"]["ticket"] == ticket
     assert not Path(ticket).exists()
     assert run.named("far")["sessions"] == run.named("near")["sessions"] == []
+
+
+def test_u02_without_a_ticket_a_stream_is_encrypted_for_the_same_user(
+    tmp_path: Path, control_server: ControlServers, echo_target: Any, round_trip: Any
+) -> None:
+    far, near = control_server(_INBOUND), control_server(_OUTBOUND)
+    inbound = reach(far) | {"uid": "beam", "direction": "inbound", "targets": [echo_target.endpoint]}
+    outbound = reach(near) | {"uid": "beam", "direction": "outbound"}
+    place = tmp_path / "home/.local/state/scistream/tickets/beam"
+    run = run_play([*walk("in ", _SESSION, inbound), *walk("out ", _SESSION, outbound)], directory=tmp_path)
+    assert run.code == 0, run.output
+    opened = assert_walks(run, "in ")[1]
+    connected = assert_walks(run, "out ")[1]
+    assert (opened["ticket"], oct(place.stat().st_mode)[-3:]) == (str(place), "600")
+    assert connected["session"]["encryption"] == opened["session"]["encryption"] == "tls"
+    assert round_trip(connected["session"]["entry_points"][0], b"encrypted") == b"encrypted"
+    run = run_play(walk("", _SESSION, reach(near) | {"uid": "beam", "state": "absent"}), directory=tmp_path)
+    assert_walks(run)
+    # There, it is the other end's.
+    assert place.exists()
+    run = run_play(walk("", _SESSION, reach(far) | {"uid": "beam", "state": "absent"}), directory=tmp_path)
+    assert assert_walks(run)[0]["diff"]["before"]["ticket"] == str(place)
+    assert not place.exists()
+
+
+def test_u03_how_the_bytes_are_carried_is_a_difference_that_reopens(
+    tmp_path: Path, control_server: ControlServers
+) -> None:
+    server = control_server()
+    wish = reach(server) | {"uid": "beam", "direction": "inbound", "targets": [_NOBODY]}
+    plain = wish | {"encryption": "none", "sources": ["127.0.0.0/8,::1"], "half_close": True}
+    run = run_play([{"name": "first", _SESSION: wish}, *walk("", _SESSION, plain)], directory=tmp_path)
+    assert run.code == 0, run.output
+    check, do, *_ = assert_walks(run)
+    differing = {"encryption": "none", "half_close": True, "sources": ["127.0.0.0/8", "::1/128"]}
+    assert check["diff"]["after"] == differing
+    assert check["diff"]["before"] | {"not_as_wished": None} == {
+        "encryption": "tls",
+        "half_close": False,
+        "not_as_wished": None,
+        "sources": [],
+    }
+    assert (do["action"], do["differences"][0]) == ("reopened", "encryption tls, not none")
+    assert "nothing protects the bytes between the gateways" in do["session"]["warnings"][0]
+    assert "[WARNING]: inbound session beam: nothing protects the bytes" in run.output
 
 
 def test_check_only_reads(tmp_path: Path, control_server: ControlServers) -> None:
@@ -181,7 +243,7 @@ def test_u29_other_targets_alone_cut_no_connection(
     tmp_path: Path, control_server: ControlServers, echo_target: Any
 ) -> None:
     server = control_server()
-    wish = reach(server) | {"uid": "beam", "direction": "inbound", "ticket": str(tmp_path / "beam.ticket")}
+    wish = reach(server) | {"uid": "beam", "direction": "inbound", "ticket": str(tmp_path / "beam.ticket")} | _PLAIN
     first = wish | {"targets": [echo_target.endpoint]}
     opened = run_play([{"name": "first", _SESSION: first}], directory=tmp_path).named("first")
     host, _, port = opened["session"]["entry_points"][0].rpartition(":")
@@ -225,13 +287,13 @@ def test_a_failed_session_is_opened_anew(tmp_path: Path, control_server: Control
 def test_both_ends_at_one_gateway_are_released_together(tmp_path: Path, control_server: ControlServers) -> None:
     server = control_server()
     ends = [
-        {"name": one, _SESSION: reach(server) | {"uid": "relay", "direction": one, "targets": [_NOBODY]}}
+        {"name": one, _SESSION: reach(server) | {"uid": "relay", "direction": one, "targets": [_NOBODY]} | _PLAIN}
         for one in ("inbound", "outbound")
     ]
     absent = reach(server) | {"uid": "relay", "state": "absent"}
     run = run_play([*ends, *walk("", _SESSION, absent), look("left", server)], directory=tmp_path)
     check, *_ = assert_walks(run)
-    assert set(check["diff"]["before"]) == {"inbound", "outbound"}
+    assert set(check["diff"]["before"]) == {"inbound", "outbound", "ticket"}
     assert run.named("left")["sessions"] == []
 
 
@@ -240,7 +302,8 @@ def test_a_session_is_drained_before_it_is_absent(
 ) -> None:
     server = control_server()
     wish = reach(server) | {"uid": "beam", "direction": "inbound"}
-    run = run_play([{"name": "first", _SESSION: wish | {"targets": [echo_target.endpoint]}}], directory=tmp_path)
+    first = wish | {"targets": [echo_target.endpoint]} | _PLAIN
+    run = run_play([{"name": "first", _SESSION: first}], directory=tmp_path)
     entry_point = run.named("first")["session"]["entry_points"][0]
     with socket.create_connection((_INBOUND, int(entry_point.rpartition(":")[2])), timeout=20) as held:
         held.sendall(b"one")
@@ -264,7 +327,10 @@ def test_a_control_server_says_what_it_is(tmp_path: Path, control_server: Contro
     assert (facts["address"], facts["engine"], facts["tls"]) == (secure.endpoint, "haproxy", True)
     assert (facts["authentication"], facts["port_range"], facts["sessions"]) == ("NO_AUTH", _PORTS, 0)
     assert facts["certificate_names"] == [_INBOUND]
-    assert {engine["name"] for engine in facts["engines"]} == {"haproxy", "nginx", "stunnel"}
+    assert {engine["name"] for engine in facts["engines"]} >= {"haproxy", "nginx", "stunnel"}
+    (haproxy,) = [engine for engine in facts["engines"] if engine["name"] == "haproxy"]
+    assert (haproxy["encryptions"], facts["old_clients"]) == (["tls", "none"], "plain")
+    assert {"feature": "UDP", "can": False, "words": "it carries TCP only"} in haproxy["abilities"]
     facts = run.named("plain")["control_server"]
     assert (facts["engine"], facts["tls"], facts["certificate_expires"]) == ("nginx", False, 0)
 
@@ -314,17 +380,24 @@ def test_u50_bad_input_fails_with_a_sentence_and_a_code_and_leaves_nothing(
         "more connections than ports": ("PORTS_EXHAUSTED", wish | {"connections": 11}),
         "no targets": ("NO_TARGETS", wish | {"targets": []}),
         "rate": ("BAD_RATE", wish | {"rate": 0}),
-        "u57 a rate that nothing keeps": ("ENGINE_CANNOT", wish | {"rate": 7}),
         "lease": ("BAD_LEASE", wish | {"lease": "soon"}),
-        "u63 UDP": ("UNSUPPORTED_HERE", wish | {"targets": ["udp://10.0.0.5:5074"]}),
-        "no ticket": ("TICKET_WANTED", wish | reach(keyed)),
+        "u63 UDP as a link": ("BAD_ADDRESS", wish | {"targets": ["udp://10.0.0.5:5074"]}),
+        "u63 UDP encrypted": ("UDP_UNENCRYPTED", wish | {"transport": "udp"}),
+        "u63 UDP by an engine that cannot": ("ENGINE_CANNOT", wish | _PLAIN | {"transport": "udp"}),
+        "plain by an engine that cannot": ("ENGINE_CANNOT", wish | reach(keyed) | _PLAIN),
+        "u72 half-close by an engine that cannot": ("ENGINE_CANNOT", wish | reach(keyed) | {"half_close": True}),
+        "u03 sources": ("BAD_SOURCES", wish | {"sources": ["192.0.2.7/24"]}),
+        "u06 mock": ("UID_PUBLISHED", wish | {"uid": MOCK_UID}),
+        "u01 two wishes": ("BAD_CONFIGURATION", wish | {"legacy_psk": True, "encryption": "tls"}),
+        "no key": ("SESSION_KEY_MISSING", wish | {"direction": "outbound"}),
+        "u05 no key in plain text": ("SESSION_KEY_MISSING", wish | plain_reach(plain) | {"server_certificate": None}),
         "name": ("BAD_NAME", nameless | {"name": "tab\t"}),
         "neither name nor uid": ("BAD_CONFIGURATION", wish | {"uid": None}),
         "timeout": ("BAD_CONFIGURATION", wish | {"timeout": 0}),
         "ticket missing": ("BAD_TICKET", nameless | {"direction": "outbound", "ticket": "/nowhere"}),
         "nobody there": ("CONTROL_SERVER_UNREACHABLE", wish | {"control_server": "127.0.40.8:24100"}),
         "u47 TLS to plain text": ("PLAIN_TEXT_SERVER", wish | {"control_server": plain.endpoint}),
-        "plain text to TLS": ("TLS_SERVER", wish | {"insecure_plain_text": True}),
+        "plain text to TLS": ("TLS_SERVER", wish | {"insecure_plain_text": True} | _PLAIN),
         "certificate missing": ("CERTIFICATE_MISSING", wish | {"server_certificate": "/nowhere.crt"}),
         "certificate of another": ("CERTIFICATE_NOT_TRUSTED", wish | {"server_certificate": str(stranger.certificate)}),
         "certificate for another": (

@@ -36,6 +36,20 @@ def update(server, uid: str, target: str, role: str = "PROD") -> None:
     server.control().update(wire.UpdateTargets(uid=uid, role=role, remote_listeners=[target]), timeout=WAIT)
 
 
+def test_u09_only_targets_that_the_operator_allows_can_be_asked_for(control_server_factory, echo_target, round_trip):
+    port = echo_target.endpoint.rpartition(":")[2]
+    server = control_server_factory(options=(f"--allowed-targets=127.0.0.0/8:{port},198.51.100.0/24",))
+    entry_point = registered(server, "one", echo_target.endpoint)
+    update(server, "one", echo_target.endpoint)
+    assert round_trip(entry_point, b"ping") == b"ping"
+    for target in ("127.0.0.1:22", f"localhost:{port}", f"192.0.2.7:{port}"):
+        error = error_of(lambda target=target: update(server, "one", target))
+        assert (error.code, error.facts["target"]) == (Code.TARGET_REFUSED, target)
+        assert "allowed_targets" in error.seen
+    # What it had goes on.
+    assert round_trip(entry_point, b"ping") == b"ping"
+
+
 def test_a_stream_into_the_control_server_itself_is_refused_at_hello_update_and_retarget(
     control_server_factory, echo_target, round_trip
 ):

@@ -33,7 +33,7 @@ def sentence(run: Run) -> str:
 
 
 def test_installed_engines_need_no_root_and_change_nothing(tmp_path: Path) -> None:
-    run = run_role(tmp_path, scistream_engines=["haproxy", "nginx", "stunnel"])
+    run = run_role(tmp_path, scistream_engines=["haproxy", "nftables", "nginx", "stunnel"])
     assert run.code == 0, run.output
     assert not any(one.changed for one in run.results)
     ran = [one.task for one in run.results if one.outcome == "ok" and not one.task.startswith("Validating arguments")]
@@ -61,7 +61,7 @@ def test_a_program_that_does_not_run_is_named(tmp_path: Path) -> None:
 def test_an_unknown_engine_lists_the_known_ones(tmp_path: Path) -> None:
     run = run_role(tmp_path, scistream_engines=["squid"])
     assert run.code == 2
-    assert "haproxy, nginx, stunnel" in sentence(run)
+    assert "haproxy, nftables, nginx, stunnel" in sentence(run)
     assert "squid" in sentence(run)
 
 
@@ -143,6 +143,7 @@ def _policy() -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
+@pytest.mark.outer_network
 def test_a_package_is_installed_and_its_service_neither_runs_nor_is_enabled(tmp_path: Path, package: str) -> None:
     variables = {"data_server_extra_packages": [package], "data_server_package_services": {package: package}}
     policy = _policy()

@@ -155,6 +155,8 @@ def test_another_certificate_or_configuration_restarts_and_cuts_no_stream(
     extra = ["-e", '{"certificates_extra_names": ["gateway.example"]}']
     assert_fine(provision(*one))
     session = reach(state, "facility_a") | {"uid": "beam", "direction": "inbound", "targets": [echo_target.endpoint]}
+    # What connects to it is no gateway.
+    session["encryption"] = "none"
     opened = run_play([{"name": "open", "scistream.core.session": session}], directory=tmp_path)
     entry_point = opened.named("open")["session"]["entry_points"][0]
     host, port = entry_point.split(":")
@@ -197,7 +199,10 @@ def test_another_certificate_or_configuration_restarts_and_cuts_no_stream(
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"scistream_engine": "squid"}, "value of control_server_engine must be one of: haproxy, nginx, stunnel"),
+        (
+            {"scistream_engine": "squid"},
+            "value of control_server_engine must be one of: haproxy, nftables, nginx, stunnel",
+        ),
         ({"scistream_insecure_no_auth": "false"}, "Set scistream_insecure_no_auth: true where everyone who reaches"),
         (
             {"control_server_port_range": "24315-24310"},
@@ -206,6 +211,8 @@ def test_another_certificate_or_configuration_restarts_and_cuts_no_stream(
         ({"control_server_listen_address": "192.0.2.7"}, "cannot listen on 192.0.2.7"),
         ({"control_server_certificate": "/nowhere.crt"}, "facility_a has no certificate /nowhere.crt: the role"),
         ({"control_server_scope": "system"}, "must be one of: process"),
+        ({"scistream_old_clients": "perhaps"}, "must be one of: refuse, plain, legacy-psk"),
+        ({"scistream_allowed_targets": "198.51.100.0/99"}, "198.51.100.0/99"),
     ],
 )
 def test_a_wrong_variable_is_named_in_a_sentence(
@@ -229,6 +236,7 @@ def test_u13_u19_tokens_are_checked_where_there_is_a_secret_and_nobody_sees_it(
     assert stat.S_IMODE(configuration.stat().st_mode) == 0o600
     written = tomllib.loads(configuration.read_text())
     assert (written["client_secret"], written["longest_lease"]) == ("very-secret", "1h30m")
+    assert (written["old_clients"], "allowed_targets" in written) == ("refuse", False)
     command = [sys.executable, "-m", "scistream.cli.s2cs", "status", "--state-directory", str(configuration.parent)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "NO_AUTH" not in said

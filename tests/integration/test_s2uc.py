@@ -23,6 +23,8 @@ from scistream.errors import ExitCode
 _HOST = "127.0.30.11"
 _MOCK = "4f8583bc-a4d3-11ee-9fd6-034d1fcbd7c3"
 _HEADING = "uid; s2cs; access_token; role"
+# For bytes that a test sends straight into an inbound end, and for the mock uid, which has no key.
+_PLAIN = "--encryption=none"
 
 
 @pytest.mark.parametrize("spelling", ["-", "_"])
@@ -55,7 +57,13 @@ def test_u54_a_stream_is_opened_used_and_released_in_both_spellings(
     tools.run("s2uc", "release", uid, "--s2cs", a.endpoint)
     assert is_free(entry_point)
     assert is_free(listeners)
+    assert _kept(tools) == []
     assert tools.fail(ExitCode.SESSION, "s2uc", "release", uid, "--s2cs", a.endpoint).endswith("[UID_UNKNOWN]\n")
+
+
+def _kept(tools: Tools) -> list[Path]:
+    """The tickets that nobody named a place for."""
+    return sorted(tools.directory.glob(".local/state/scistream/tickets/*"))
 
 
 def test_a_ticket_hands_an_encrypted_stream_to_the_other_end(
@@ -89,16 +97,59 @@ def test_a_ticket_hands_an_encrypted_stream_to_the_other_end(
     assert not ticket.exists()
 
 
-@pytest.mark.parametrize("command", ["inbound-request", "prod-req"])
-def test_an_encrypted_session_without_a_ticket_is_refused_before_it_is_opened(
-    command: str, tools: Tools, gateway
+def test_without_a_ticket_the_two_commands_of_the_guide_are_encrypted(
+    *, tools: Tools, gateway, echo_target, round_trip
 ) -> None:
-    server = gateway(11, engine="stunnel")
-    words = ["s2uc", command, "--num_conn", "1", "--s2cs", server.endpoint]
-    err = tools.fail(ExitCode.BAD_INPUT, *words)
-    assert "Add --ticket FILE" in err
-    assert err.endswith("[TICKET_WANTED]\n")
-    assert "session requested" not in server.words()
+    a, b = gateway(11, engine="stunnel"), gateway(12, engine="stunnel")
+    target = ["--remote_ip", echo_target.address, "--receiver_ports", str(echo_target.port)]
+    inbound = json.loads(tools.run("s2uc", "inbound-request", *target, "--s2cs", a.endpoint, "--json")[0])
+    uid = inbound["session"]["uid"]
+    (ticket,) = _kept(tools)
+    assert (ticket.name, inbound["ticket"], stat.S_IMODE(ticket.stat().st_mode)) == (uid, str(ticket), 0o600)
+    far = ["--s2cs", b.endpoint, "--server_cert", "server-12.crt"]
+    words = ["s2uc", "outbound-request", uid, inbound["session"]["entry_points"][0], *far]
+    # Somebody else has no key, and is told what to type.
+    strangers = Tools(tools.directory, tools.environment | {"XDG_STATE_HOME": str(tools.directory / "strangers")})
+    err = strangers.fail(ExitCode.SESSION, *words)
+    assert f"Take the ticket from whoever opened the inbound end (~/.local/state/scistream/tickets/{uid}" in err
+    assert err.endswith("[SESSION_KEY_MISSING]\n")
+    assert "session requested" not in b.words()
+    outbound = json.loads(tools.run(*words, "--json")[0])["session"]
+    assert round_trip(outbound["entry_points"][0], b"encrypted") == b"encrypted"
+    assert outbound["encryption"] == "tls-psk"
+    tools.run("s2uc", "release", uid, *far)
+    # There, it is the other end's.
+    assert _kept(tools) == [ticket]
+    # The inbound session is gone; whoever says so to its ticket as well leaves nothing behind.
+    with connection_to(a) as connection:
+        connection.release(uid)
+    tools.fail(ExitCode.SESSION, "s2uc", "release", uid, "--s2cs", a.endpoint)
+    assert _kept(tools) == []
+
+
+def test_listeners_that_are_said_win_over_the_tickets(*, tools: Tools, gateway, echo_target, round_trip) -> None:
+    a, relay, b = gateway(11), gateway(13), gateway(12)
+    target = ["--remote_ip", echo_target.address, "--receiver_ports", str(echo_target.port)]
+    inbound = json.loads(tools.run("s2uc", "inbound-request", *target, "--s2cs", a.endpoint, "--json")[0])["session"]
+    channel = ["--server-cert", "server-13.crt", "--s2cs", relay.endpoint, "--json", _PLAIN]
+    words = ["s2uc", "outbound-request", "a-relay", *inbound["entry_points"], *channel]
+    (relayed,) = json.loads(tools.run(*words)[0])["session"]["entry_points"]
+    far = ["--server-cert", "server-12.crt", "--s2cs", b.endpoint, "--json"]
+    outbound = json.loads(tools.run("s2uc", "outbound-request", inbound["uid"], relayed, *far)[0])["session"]
+    assert (outbound["targets"], outbound["encryption"]) == ([relayed], "tls")
+    assert round_trip(outbound["entry_points"][0], b"by a relay") == b"by a relay"
+
+
+@pytest.mark.parametrize("command", ["inbound-request", "prod-req"])
+@pytest.mark.parametrize("wish", ["--encryption=tls", "--legacy-psk"])
+def test_u06_the_mock_uid_is_refused_with_encryption_before_anything_is_called(
+    command: str, wish: str, tools: Tools
+) -> None:
+    err = tools.fail(ExitCode.BAD_INPUT, "s2uc", command, "--mock", "True", wish, "--s2cs", f"{_HOST}:23399")
+    assert f"session {_MOCK} cannot have encryption" in err
+    assert "Leave --mock out for a uid of its own, or say --encryption none" in err
+    assert err.endswith("[UID_PUBLISHED]\n")
+    assert _kept(tools) == []
 
 
 def test_the_ticket_of_another_session_is_not_written_over(tools: Tools, gateway) -> None:
@@ -112,10 +163,15 @@ def test_the_ticket_of_another_session_is_not_written_over(tools: Tools, gateway
     assert len(uids(server)) == 1
 
 
-@pytest.mark.parametrize(("inner", "outer"), [("stunnel", "haproxy"), ("haproxy", "stunnel")])
-def test_gateways_that_cannot_understand_each_other_are_refused(inner: str, outer: str, tools: Tools, gateway) -> None:
+@pytest.mark.parametrize(
+    ("inner", "outer", "encryption"), [("stunnel", "haproxy", "tls"), ("haproxy", "stunnel", "none")]
+)
+def test_gateways_that_cannot_understand_each_other_are_refused(
+    inner: str, outer: str, encryption: str, tools: Tools, gateway
+) -> None:
     a, b = gateway(11, engine=inner), gateway(12, engine=outer)
-    tools.run("s2uc", "inbound-request", "--num_conn=1", "--s2cs", a.endpoint, "--ticket", "t.json")
+    words = ["--num_conn=1", "--s2cs", a.endpoint, "--ticket", "t.json", "--encryption", encryption]
+    tools.run("s2uc", "inbound-request", *words)
     far = ["--s2cs", b.endpoint, "--server-crt", "server-12.crt"]
     err = tools.fail(ExitCode.UNSUPPORTED, "s2uc", "outbound-request", "--ticket", "t.json", *far)
     assert err.endswith("[ENCRYPTION_MISMATCH]\n")
@@ -129,7 +185,7 @@ def test_a_name_again_changes_nothing(tools: Tools, gateway) -> None:
     first, _ = tools.run("s2uc", *words)
     before = (tools.directory / "t.json").read_bytes()
     again, err = tools.run("s2uc", *words)
-    assert err == ""
+    assert "error" not in err
     assert "nothing was changed" in again
     assert [line for line in again.splitlines() if "nothing was changed" not in line] == first.splitlines()
     assert (tools.directory / "t.json").read_bytes() == before
@@ -158,7 +214,7 @@ def test_a_name_that_is_none_makes_no_site_secret(tools: Tools) -> None:
 
 def test_a_taken_uid_is_freed_by_the_command_that_is_told(tools: Tools, gateway) -> None:
     server = gateway()
-    words = ["inbound-request", "--mock", "--num_conn=1", "--s2cs", server.endpoint]
+    words = ["inbound-request", "--mock", _PLAIN, "--num_conn=1", "--s2cs", server.endpoint]
     tools.run("s2uc", *words)
     _, err = tools.run("s2uc", *words, code=ExitCode.SESSION)
     (command,) = [line.partition("to release it: ")[2] for line in err.splitlines() if "to release it: " in line]
@@ -172,7 +228,7 @@ def test_u55_u56_the_defaults_are_the_documented_ones(tools: Tools, gateway) -> 
     session = json.loads(out)["session"]
     assert session["targets"] == [f"localhost:{port}" for port in (5074, 5075, 5076, 37000, 47000)]
     assert (session["connections"], len(session["entry_points"]), session["rate"]) == (5, 5, 0)
-    with tools.start("s2uc", "prod-req", "--s2cs", server.endpoint, "--json", "--mock") as request:
+    with tools.start("s2uc", "prod-req", "--s2cs", server.endpoint, "--json", "--mock", _PLAIN) as request:
         wait_for(lambda: len(uids(server)) == 2)
         tools.run("appctrl", "create-appctrl", _MOCK, server.endpoint, "-", "PROD")
         said, _ = request.communicate(timeout=60)
@@ -182,7 +238,7 @@ def test_u55_u56_the_defaults_are_the_documented_ones(tools: Tools, gateway) -> 
 
 def test_u56_one_target_has_one_listener_in_every_command(tools: Tools, gateway) -> None:
     server = gateway()
-    channel = ["--s2cs", server.endpoint, "--json"]
+    channel = ["--s2cs", server.endpoint, "--json", _PLAIN]
     inbound = ["s2uc", "inbound-request", "--receiver-ports", "5074", "--ticket", "t.json", *channel]
     session = json.loads(tools.run(*inbound)[0])["session"]
     assert (session["connections"], len(session["entry_points"])) == (1, 1)
@@ -194,20 +250,25 @@ def test_u56_one_target_has_one_listener_in_every_command(tools: Tools, gateway)
 
 def test_compat_and_mock_say_the_deployed_tools_words(tools: Tools, gateway) -> None:
     server = gateway()
-    words = ["--mock", "True", "--compat", "--s2cs", server.endpoint, "--num_conn=2"]
+    words = ["--mock", "True", "--compat", "--s2cs", server.endpoint, "--num_conn=2", _PLAIN]
     out, err = tools.run("s2uc", "inbound_request", *words)
     assert out.splitlines()[1] == f"{_MOCK} {server.endpoint} INVALID_TOKEN PROD"
-    assert err == ""
+    assert err.startswith("s2uc: warning: nothing protects the bytes between the gateways")
     with connection_to(server) as connection:
         (session,) = connection.list_sessions()
     assert (session.rate, session.connections) == (0, 2)
 
 
 def test_u57_a_rate_that_nothing_would_keep_is_refused_and_costs_no_session(tools: Tools, gateway) -> None:
-    server = gateway()
+    server = gateway(start=False)
+    if os.geteuid() == 0:
+        # What an ordinary control server may not do.
+        server.command[:0] = ["setpriv", "--bounding-set=-net_admin"]
+    server.start()
     words = ["inbound-request", "--num_conn=1", "--s2cs", server.endpoint, "--name", "beam"]
     err = tools.fail(ExitCode.UNSUPPORTED, "s2uc", *words, "--rate=500")
-    assert "it does not limit rates, and 500 kb/s was asked for" in err
+    assert "haproxy cannot do what was asked: " in err
+    assert "CAP_NET_ADMIN" in err
     assert err.endswith("[ENGINE_CANNOT]\n")
     assert uids(server) == []
     tools.run("s2uc", *words)
@@ -268,7 +329,7 @@ def test_u50_unknown_uid_at_release(tools: Tools, gateway) -> None:
 
 def test_u50_duplicate_uid(tools: Tools, gateway) -> None:
     server = gateway()
-    words = ["inbound-request", "--mock=True", "--num_conn=1", "--s2cs", server.endpoint]
+    words = ["inbound-request", "--mock=True", _PLAIN, "--num_conn=1", "--s2cs", server.endpoint]
     tools.run("s2uc", *words)
     err = tools.fail(ExitCode.SESSION, "s2uc", *words)
     assert f"a session with uid {_MOCK} exists already (active)" in err
@@ -281,7 +342,7 @@ def test_u50_update_that_fails_on_an_old_server(tools: Tools, certificate_factor
     broken = "[Errno 2] No such file or directory: 'haproxy'"
     pool = range(23391, 23399)
     with OldControlServer(_HOST, 23390, pool, files.certificate, files.key, broken_update=broken) as server:
-        words = ["--s2cs", str(server.address), "--server_cert", str(files.certificate)]
+        words = ["--s2cs", str(server.address), "--server_cert", str(files.certificate), _PLAIN]
         err = tools.fail(ExitCode.DATA_SERVER, "s2uc", "inbound-request", *words)
         assert err.endswith("[ENGINE_MISSING]\n")
         assert server.uids == set()
@@ -292,18 +353,41 @@ def test_an_old_server_is_used_as_ours_is(tools: Tools, certificate_factory, ech
     with OldControlServer(_HOST, 23390, range(23391, 23399), files.certificate, files.key) as server:
         channel = ["--s2cs", str(server.address), "--server_cert", str(files.certificate)]
         target = ["--remote_ip", echo_target.address, "--receiver_ports", str(echo_target.port)]
-        out, err = tools.run("s2uc", "inbound-request", "--mock", "True", *target, *channel)
+        out, err = tools.run("s2uc", "inbound-request", "--mock", "True", _PLAIN, *target, *channel)
         assert err == ""
         assert round_trip(listeners_in(out), b"by the old protocol") == b"by the old protocol"
         tools.run("s2uc", "release", _MOCK, *channel)
         assert tools.fail(ExitCode.SESSION, "s2uc", "release", _MOCK, *channel).endswith("[UID_UNKNOWN]\n")
 
 
+@pytest.mark.parametrize(
+    "wish", [["--encryption=tls"], ["--encryption=none", "--lease=1h"], ["--legacy-psk", "--rate=7"]]
+)
+def test_u02_a_deployed_server_is_not_asked_for_what_it_cannot_protect(
+    wish: list[str], tools: Tools, certificate_factory
+) -> None:
+    files = certificate_factory(_HOST)
+    with OldControlServer(_HOST, 23390, range(23391, 23399), files.certificate, files.key) as server:
+        words = ["--num-conn=1", "--s2cs", str(server.address), "--server_cert", str(files.certificate)]
+        err = tools.fail(ExitCode.UNSUPPORTED, "s2uc", "inbound-request", *words, *wish)
+        code = "ENCRYPTION_UNAVAILABLE" if "tls" in wish[0] else "OLD_CONTROL_SERVER"
+        assert err.endswith(f"[{code}]\n")
+        assert ("say --encryption none" in err) == ("tls" in wish[0])
+        assert server.calls == []
+        tools.run("s2uc", "inbound-request", *words, "--legacy-psk", "--ticket=t.json")
+        # Its ticket tells the other end, which may be one of ours.
+        assert json.loads((tools.directory / "t.json").read_text())["encryption"] == "legacy-psk"
+
+
 def test_a_plain_text_channel_is_an_option_on_both_sides(tools: Tools, gateway) -> None:
     server = gateway(ssl=False)
     words = ["inbound-request", "--num_conn=1", "--s2cs", server.endpoint]
-    assert tools.fail(ExitCode.CERTIFICATE, "s2uc", *words).endswith("[PLAIN_TEXT_SERVER]\n")
-    out, _ = tools.run("s2uc", *words, "--ssl=False")
+    assert tools.fail(ExitCode.CERTIFICATE, "s2uc", *words, _PLAIN).endswith("[PLAIN_TEXT_SERVER]\n")
+    # A key does not travel over it.
+    err = tools.fail(ExitCode.SESSION, "s2uc", *words, "--ssl=False")
+    assert "encryption tls over a control channel in plain text carries nothing without one" in err
+    assert err.endswith("[SESSION_KEY_MISSING]\n")
+    out, _ = tools.run("s2uc", *words, "--ssl=False", _PLAIN)
     assert listeners_in(out).startswith("127.0.30.11:233")
 
 
@@ -408,6 +492,7 @@ def test_a_session_that_cannot_be_told_is_released(
     assert uids(server) == []
     assert is_free("127.0.30.11:23301")
     assert not (tools.directory / "t.json").exists()
+    assert _kept(tools) == []
 
 
 def test_a_session_that_was_there_stays_when_it_cannot_be_told(tools: Tools, gateway) -> None:
@@ -443,7 +528,7 @@ def test_a_watch_whose_stdout_is_closed_ends_with_its_first_event(tools: Tools, 
 
     def has_ended() -> bool:
         # It may not listen yet when the first one is opened.
-        tools.run("s2uc", "inbound-request", "--num-conn=1", "--mock", "--s2cs", server.endpoint)
+        tools.run("s2uc", "inbound-request", "--num-conn=1", "--mock", _PLAIN, "--s2cs", server.endpoint)
         tools.run("s2uc", "release", _MOCK, "--s2cs", server.endpoint)
         return future.done()
 
@@ -498,7 +583,8 @@ def test_u59_an_application_controller_registers_names_and_ipv6_and_touches_noth
         [sys.executable, "-c", "import socket, time; s = socket.create_server(('127.0.30.11', 7000)); time.sleep(60)"]
     )
     try:
-        with tools.start("s2uc", "prod-req", "--mock", "True", "--num_conn", "1", "--s2cs", server.endpoint) as request:
+        waiting = ["s2uc", "prod-req", "--mock", "True", _PLAIN, "--num_conn", "1", "--s2cs", server.endpoint]
+        with tools.start(*waiting) as request:
             words = [_MOCK, server.endpoint, "INVALID_TOKEN", "PROD"]
             ports = ["--receiver_ports", str(echo_target.port)]
             out, _ = tools.run("appctrl", "create-appctrl", *words, echo_target.address, *ports)
@@ -516,7 +602,7 @@ def test_u59_an_application_controller_registers_names_and_ipv6_and_touches_noth
 @pytest.mark.parametrize(("ip", "told"), [("localhost", "localhost:9"), ("::1", "[::1]:9"), ("[::1]", "[::1]:9")])
 def test_u58_u59_targets_are_names_or_ipv6_too(ip: str, told: str, tools: Tools, gateway) -> None:
     server = gateway()
-    with tools.start("s2uc", "prod-req", "--mock=True", "--num_conn=1", "--s2cs", server.endpoint) as request:
+    with tools.start("s2uc", "prod-req", "--mock=True", _PLAIN, "--num_conn=1", "--s2cs", server.endpoint) as request:
         words = [_MOCK, server.endpoint, "-", "PROD", ip, "--receiver_ports=9"]
         out, _ = tools.run("appctrl", "mock", *words)
         assert f"target {told}" in out
@@ -565,7 +651,7 @@ def test_appctrl_for_a_session_that_an_old_server_does_not_know(tools: Tools, ce
 
 def test_appctrl_is_told_of_more_targets_than_entry_points(tools: Tools, gateway) -> None:
     server = gateway()
-    with tools.start("s2uc", "prod-req", "--mock", "--num_conn=1", "--s2cs", server.endpoint) as request:
+    with tools.start("s2uc", "prod-req", "--mock", _PLAIN, "--num_conn=1", "--s2cs", server.endpoint) as request:
         wait_for(lambda: bool(uids(server)))
         words = ["create-appctrl", _MOCK, server.endpoint, "-", "PROD"]
         assert tools.fail(ExitCode.BAD_INPUT, "appctrl", *words).endswith("[TOO_MANY_TARGETS]\n")

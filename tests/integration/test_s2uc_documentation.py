@@ -57,11 +57,12 @@ def test_the_commands_work_as_they_stand(tools: Tools, gateway, target) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
-    # Three sessions, and the application controller is told of one of them.
-    assert done.stdout.count("Listeners: ['127.0.0.1:51") == 4
+    # Six sessions, and the application controller is told of one of them.
+    assert done.stdout.count("Listeners: ['127.0.0.1:51") == 7
     assert "accepted, and not closed within 5 s; whether the target has it is not known" in done.stdout
     assert uids(server) == []
     assert not (tools.directory / "beam.ticket").exists()
+    assert list(tools.directory.glob(".local/state/scistream/tickets/*")) == []
 
 
 def test_every_command_stands_on_the_page() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -52,9 +53,10 @@ def test_what_is_piped_is_a_line_a_session_and_whole() -> None:
     head, first, second = session_table(
         [_SESSION, replace(_SESSION, state="failed")], now=_NOW, width=None
     ).splitlines()
-    assert head.split() == ["UID", "DIRECTION", "STATE", "ENGINE", "AGE", "LEASE", "OPEN", "BYTES", "OWNER", "PATHS"]
+    columns = "UID DIRECTION STATE ENGINE ENCRYPTION AGE LEASE OPEN BYTES OWNER PATHS"
+    assert head.split() == columns.split()
     paths = "192.168.110.211:51000 -> 192.168.210.111:47000, 192.168.110.211:51001 -> 192.168.210.111:47000"
-    figures = ["active", "haproxy", "2h05m", "5h55m", "3", "1.25 GB", "NO_AUTH", paths]
+    figures = ["active", "haproxy", "NOT ENCRYPTED", "2h05m", "5h55m", "3", "1.25 GB", "NO_AUTH", paths]
     assert re.split(r"  +", first) == [_UID, "outbound", *figures]
     assert "failed" in second
     assert "\x1b" not in first + second
@@ -88,6 +90,43 @@ def test_a_card_tells_everything_that_is_known() -> None:
     assert facts["owner"] == "NO_AUTH: this control server authenticates nobody"
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, {"encryption": "NOT ENCRYPTED", "transport": "tcp"}),
+        ({"encryption": "legacy-psk"}, {"encryption": "NOT ENCRYPTED (legacy-psk)"}),
+        (
+            {"encryption": "tls"},
+            {"encryption": "tls", "cipher": "not negotiated yet", "peer": "not negotiated yet"},
+        ),
+        (
+            {"encryption": "tls", "cipher": "TLS_AES_128_GCM_SHA256", "peer": "inbound abc"},
+            {"cipher": "TLS_AES_128_GCM_SHA256", "peer": "inbound abc"},
+        ),
+        (
+            {"transport": "udp", "sources": ("192.0.2.0/24", "::1/128"), "half_close": True},
+            {"transport": "udp", "sources": "192.0.2.0/24, ::1/128", "half-close": "every byte is kept"},
+        ),
+        ({"warnings": ("one is", "two are")}, {"warnings": "one is\n              two are"}),
+    ],
+)
+def test_u02_a_card_tells_how_the_bytes_are_protected(changes: dict[str, Any], told: dict[str, str]) -> None:
+    lines = card(replace(_SESSION, **changes), now=_NOW)
+    for name, words in told.items():
+        assert re.search(rf"^{name} +{re.escape(words)}", lines, re.MULTILINE), lines
+    if not changes:
+        assert "cipher" not in lines
+
+
+@pytest.mark.parametrize("width", [None, 80, 200])
+def test_u02_a_list_marks_what_is_not_encrypted(width: int | None) -> None:
+    sessions = [replace(_SESSION, encryption=word) for word in ("none", "legacy-psk", "tls", "tls-psk", "")]
+    text = session_table(sessions, now=_NOW, width=width)
+    assert text.count("NOT ENCRYPTED") == 2
+    assert text.count("NOT ENCRYPTED (legacy-psk)") == 1
+    assert ("\x1b[1;31mNOT ENCRYPTED" in text) == (width is not None)
+
+
 def test_a_card_leaves_out_what_is_not_there() -> None:
     told = card(replace(_SESSION, lease_expires=0.0), now=_NOW)
     names = [line.split("  ")[0] for line in told.splitlines()]
@@ -104,7 +143,8 @@ def test_u13_a_server_that_authenticates_nobody_says_so() -> None:
 
 def test_an_event_is_one_line() -> None:
     line = event_line(SessionEvent(_NOW, "released", replace(_SESSION, state="released"), "the lease ended"))
-    assert f"released   {_UID} outbound  192.168.110.211:51000 -> " in line
+    assert f"released   {_UID} outbound NOT ENCRYPTED  192.168.110.211:51000 -> " in line
     assert line.endswith(": the lease ended")
-    assert " failed  " in event_line(SessionEvent(_NOW, "lost", replace(_SESSION, state="failed")))
+    encrypted = replace(_SESSION, state="failed", encryption="tls")
+    assert " failed  192.168" in event_line(SessionEvent(_NOW, "lost", encrypted))
     assert "\n" not in line

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scistream.addresses import Endpoint, parse_endpoints
+from scistream.addresses import Endpoint, parse_endpoints, parse_networks
 from scistream.client import tickets
 from scistream.client.comparison import Action, Wish, decide, differences, make_wish, outcome
 from scistream.client.facts import read_facts
@@ -15,13 +15,14 @@ from scistream.client.sessions import Session, reachable, read_event, read_sessi
 from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import operations_pb2 as wire
-from scistream.terms import MOCK_UID, Direction, Uid
+from scistream.terms import MOCK_UID, Direction, Encryption, Transport, Uid
 
 _UID = Uid("abc")
 _KEY = bytes(range(32))
 _ENTRY_POINTS = ("192.0.2.7:5100", "192.0.2.7:5101")
 _TARGETS = (Endpoint("localhost", 5074), Endpoint("::1", 5075))
-_REQUEST = SessionRequest(_UID, Direction.INBOUND, _TARGETS, 2)
+_ENCRYPTED = SessionRequest(_UID, Direction.INBOUND, _TARGETS, 2)
+_REQUEST = dataclasses.replace(_ENCRYPTED, encryption=Encryption.NONE)
 _SESSION = dataclasses.replace(
     Session.untold(_UID, Direction.INBOUND, _ENTRY_POINTS, _TARGETS, 2, 10000), engine="haproxy", encryption="none"
 )
@@ -78,13 +79,14 @@ def test_where_nothing_but_the_targets_differs_the_session_runs_on(targets: tupl
 
 
 def test_the_ticket_of_a_retargeted_session_tells_its_new_targets(tmp_path: Path) -> None:
-    wish = Wish(_REQUEST, tmp_path / "ticket.json", "", _ticket())
+    wish = Wish(_ENCRYPTED, tmp_path / "ticket.json", "", _ticket())
     decision = decide(wish, dataclasses.replace(_KEYED, targets=("localhost:1",)))
     assert (decision.opens, decision.retargets, decision.writes_ticket) == (False, True, True)
 
 
 def test_other_targets_do_not_bring_a_lost_key_back(tmp_path: Path) -> None:
-    decision = decide(Wish(_REQUEST, tmp_path / "ticket.json"), dataclasses.replace(_KEYED, targets=("localhost:1",)))
+    wish = Wish(_ENCRYPTED, tmp_path / "ticket.json")
+    decision = decide(wish, dataclasses.replace(_KEYED, targets=("localhost:1",)))
     assert (decision.opens, decision.retargets) == (True, False)
     assert decision.differences[-1] == "its key is lost"
 
@@ -98,7 +100,7 @@ def test_addresses_are_compared_by_value_and_used_in_turn() -> None:
 
 def test_a_session_whose_key_is_lost_is_opened_anew_with_a_warning(tmp_path: Path) -> None:
     for held in (None, _ticket(key=None), _ticket(entry_points=parse_endpoints(["192.0.2.7:5109"]))):
-        wish = Wish(_REQUEST, tmp_path / "ticket.json", "", held)
+        wish = Wish(_ENCRYPTED, tmp_path / "ticket.json", "", held)
         decision = decide(wish, _KEYED)
         assert decision.opens
         assert "The key of session abc is lost" in decision.warnings[0]
@@ -107,7 +109,7 @@ def test_a_session_whose_key_is_lost_is_opened_anew_with_a_warning(tmp_path: Pat
 
 def test_a_session_with_its_ticket_is_left_alone_whatever_the_server_is_called(tmp_path: Path) -> None:
     held = _ticket(entry_points=parse_endpoints(["gateway:5100", "gateway:5101"]))
-    decision = decide(Wish(_REQUEST, tmp_path / "ticket.json", "", held), _KEYED)
+    decision = decide(Wish(_ENCRYPTED, tmp_path / "ticket.json", "", held), _KEYED)
     assert not decision.opens
 
 
@@ -122,11 +124,11 @@ def test_a_ticket_without_a_key_is_simply_written_again(tmp_path: Path) -> None:
 
 
 def test_a_session_with_a_key_and_without_a_ticket_draws_a_warning() -> None:
-    told = outcome(Wish(_REQUEST), decide(Wish(_REQUEST), None), _KEYED)
+    told = outcome(Wish(_ENCRYPTED), decide(Wish(_ENCRYPTED), None), _KEYED)
     assert "no ticket was asked for" in told.warnings[0]
 
 
-def test_the_key_is_the_tickets_or_new_and_never_the_mock_uids() -> None:
+def test_the_key_is_the_tickets_or_new() -> None:
     assert Wish(_REQUEST, None, "", _ticket()).keyed_request.key == _KEY
     assert len(Wish(_REQUEST).keyed_request.key or b"") == 32
     assert Wish(_REQUEST).keyed_request.key != Wish(_REQUEST).keyed_request.key
@@ -135,9 +137,20 @@ def test_the_key_is_the_tickets_or_new_and_never_the_mock_uids() -> None:
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-def test_u06_the_mock_uid_never_carries_a_key(direction: Direction) -> None:
-    mock = dataclasses.replace(_REQUEST, uid=Uid(MOCK_UID), key=_KEY, direction=direction)
-    assert Wish(mock).keyed_request.key is None
+@pytest.mark.parametrize("encryption", [each for each in Encryption if each is not Encryption.NONE])
+def test_u06_the_mock_uid_never_carries_a_key(direction: Direction, encryption: Encryption) -> None:
+    with pytest.raises(SciStreamError) as caught:
+        dataclasses.replace(_REQUEST, uid=Uid(MOCK_UID), key=_KEY, direction=direction, encryption=encryption)
+    assert caught.value.code is Code.UID_PUBLISHED
+    assert "say --encryption none" in caught.value.remedy
+    plain = dataclasses.replace(_REQUEST, uid=Uid(MOCK_UID), direction=direction)
+    assert Wish(plain).keyed_request.sent_key is None
+
+
+def test_a_key_is_sent_where_the_encryption_needs_it_and_nowhere_else() -> None:
+    for encryption, sent in (("tls", _KEY), ("tls-psk", _KEY), ("none", None), ("legacy-psk", None)):
+        request = dataclasses.replace(_REQUEST, key=_KEY, encryption=Encryption(encryption))
+        assert request.sent_key == sent
 
 
 def test_the_ticket_of_another_session_is_not_overwritten(tmp_path: Path) -> None:
@@ -151,8 +164,17 @@ def test_the_ticket_of_another_session_is_not_overwritten(tmp_path: Path) -> Non
 
 def test_the_key_goes_into_a_ticket_only_where_it_is_used() -> None:
     server = Endpoint("192.0.2.7", 5000)
-    assert tickets.of_session(_KEYED, control_server=server, key=_KEY) == _ticket(encryption="tls-psk")
-    assert tickets.of_session(_SESSION, control_server=server, key=_KEY) == _ticket(key=None, encryption="none")
+    assert tickets.of_session(_KEYED, control_server=server, key=_KEY) == _ticket(encryption=Encryption.TLS_PSK)
+    plain = tickets.of_session(_SESSION, control_server=server, key=_KEY)
+    assert plain == _ticket(key=None, encryption=Encryption.NONE)
+    udp = tickets.of_session(dataclasses.replace(_SESSION, transport="udp"), control_server=server)
+    assert udp == dataclasses.replace(plain, transport=Transport.UDP)
+
+
+def test_the_ticket_of_a_deployed_end_tells_what_was_asked_for() -> None:
+    untold = dataclasses.replace(_SESSION, encryption="", engine="")
+    ticket = tickets.of_session(untold, control_server=Endpoint("192.0.2.7", 5000), key=_KEY, asked=Encryption.NONE)
+    assert (ticket.encryption, ticket.deployed, ticket.key) == (Encryption.NONE, True, None)
 
 
 def test_a_wildcard_entry_point_is_where_its_server_was_called() -> None:
@@ -176,19 +198,27 @@ def test_a_session_is_read_from_the_wire_by_parsing() -> None:
 
 
 def test_facts_are_plain_data_and_tell_the_encryption_in_use() -> None:
-    engines = [wire.Engine(name="haproxy", encryption="none"), wire.Engine(name="stunnel", encryption="tls-psk")]
+    udp = wire.Ability(feature="UDP", can=False, words="it carries\nTCP only")
+    engines = [
+        wire.Engine(name="haproxy", encryption="tls", encryptions=["tls", "none"], abilities=[udp], privileges="none"),
+        wire.Engine(name="stunnel", encryption="tls-psk"),
+    ]
     facts = read_facts(wire.ServerFacts(version="0.1.0", engine="stunnel", engines=engines, certificate_names=["a"]))
-    assert facts.encryption == "tls-psk"
+    assert facts.in_use
+    # One from before encryption was asked for tells one word.
+    assert facts.in_use.offered == ("tls-psk",)
     told = facts.as_dict()
     assert told["engines"][0] == {
         "name": "haproxy",
         "installed": False,
         "version": "",
         "program": "",
-        "encryption": "none",
+        "encryption": "tls",
         "can_limit_rate": False,
+        "encryptions": ["tls", "none"],
+        "abilities": [{"feature": "UDP", "can": False, "words": "it carries TCP only"}],
+        "privileges": "none",
     }
-    assert not facts.can_limit_rate
     assert told["certificate_names"] == ["a"]
 
 
@@ -199,10 +229,40 @@ def test_targets_that_an_application_controller_names_are_good_as_they_are() -> 
 
 
 def test_an_outbound_session_of_another_encryption_is_not_as_wished() -> None:
-    request = dataclasses.replace(_REQUEST, encryption="tls-psk")
+    request = dataclasses.replace(
+        _REQUEST, encryption=Encryption.TLS_PSK, direction=Direction.OUTBOUND, key=bytes(range(32))
+    )
     assert differences(_SESSION, request) == ("encryption none, not tls-psk",)
     assert differences(_KEYED, request) == ()
+    assert differences(dataclasses.replace(_SESSION, encryption="tls"), request) == ("encryption tls, not tls-psk",)
     assert differences(dataclasses.replace(_SESSION, encryption=""), request) == ()
+
+
+def test_an_inbound_session_that_is_encrypted_is_as_wished_in_whatever_way() -> None:
+    for encryption in ("tls", "tls-psk"):
+        assert differences(dataclasses.replace(_SESSION, encryption=encryption), _ENCRYPTED) == ()
+    for encryption in ("none", "legacy-psk"):
+        readable = dataclasses.replace(_SESSION, encryption=encryption)
+        assert differences(readable, _ENCRYPTED) == (f"encryption {encryption}, not tls",)
+    assert differences(_KEYED, _REQUEST) == ("encryption tls-psk, not none",)
+
+
+@pytest.mark.parametrize(
+    ("there", "wished", "words"),
+    [
+        ({"transport": "udp"}, {}, "transport udp, not tcp"),
+        ({}, {"transport": Transport.UDP}, "transport tcp, not udp"),
+        ({}, {"sources": parse_networks("192.0.2.0/24,::1")}, "sources all, not 192.0.2.0/24, ::1/128"),
+        ({"sources": ("192.0.2.0/24",)}, {}, "sources 192.0.2.0/24, not all"),
+        ({}, {"half_close": True}, "half-close False, not True"),
+        ({"half_close": True}, {}, "half-close True, not False"),
+    ],
+)
+def test_how_bytes_are_carried_is_a_difference_that_opens_anew(
+    there: dict[str, Any], wished: dict[str, Any], words: str
+) -> None:
+    decision = decide(Wish(dataclasses.replace(_REQUEST, **wished)), dataclasses.replace(_SESSION, **there))
+    assert (decision.action, decision.differences) == (Action.REOPENED, (words,))
 
 
 def test_u57_a_rate_that_nobody_asked_for_is_no_difference() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from scistream.addresses import Endpoint
+from scistream.addresses import Endpoint, parse_networks
 from scistream.client.channel import Answer, Connection
 from scistream.client.control_servers import ControlServer
 from scistream.client.facts import read_facts
@@ -19,7 +18,7 @@ from scistream.client.sessions import Session
 from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import operations_pb2 as wire
-from scistream.terms import Direction, Uid
+from scistream.terms import Direction, Encryption, Transport, Uid
 
 _UID = Uid("abc")
 _TARGET = Endpoint("localhost", 5074)
@@ -84,15 +83,16 @@ class _Server:
     pending: _Pending | None = None
     key: bytes | None = None
     facts: Any = _OLD
-    asked: dict[str, Any] = field(default_factory=dict)
+    asked: SessionRequest | None = None
     described: Any = _OLD
+    plain_text: bool = False
 
     def __post_init__(self) -> None:
-        self.control_server = ControlServer(Endpoint("gateway.example", 5000), timeout=30.0)
+        self.control_server = ControlServer(Endpoint("gateway.example", 5000), timeout=30.0, plain_text=self.plain_text)
 
-    def request(self, *args: Any, **named: Any) -> _Pending:
+    def request(self, asked: SessionRequest, **_: Any) -> _Pending:
         self.calls.append("req")
-        self.asked = named
+        self.asked = asked
         # It is answered by the hello that comes through; a refusal is there at once.
         refused = isinstance(self.req, SciStreamError)
         self.pending = _Pending(self.req if refused or not self.hellos else None)
@@ -126,8 +126,17 @@ class _Server:
         return outcome
 
 
+_PLAIN: dict[str, Any] = {
+    "uid": _UID,
+    "direction": Direction.INBOUND,
+    "targets": (_TARGET,),
+    "connections": 1,
+    "encryption": Encryption.NONE,
+}
+
+
 def _request(**changes: Any) -> SessionRequest:
-    return SessionRequest(_UID, Direction.INBOUND, (_TARGET,), 1, **changes)
+    return SessionRequest(**(_PLAIN | changes))
 
 
 def _open(server: _Server, clock: _Clock | None = None, **changes: Any) -> Any:
@@ -143,10 +152,9 @@ def _failure(server: _Server, clock: _Clock | None = None) -> SciStreamError:
 
 def test_u30_the_hello_goes_out_right_after_the_req() -> None:
     server, clock = _Server(), _Clock()
-    session = _open(server, clock, key=bytes(32))
+    session = _open(server, clock)
     assert server.calls == ["req", "hello", "update"]
     assert clock.pauses == []
-    assert server.key == bytes(32)
     assert session.entry_points == ("192.0.2.7:5100",)
     assert session.is_active
 
@@ -229,7 +237,7 @@ def test_u32_a_session_needs_targets() -> None:
 
 def test_an_awaited_session_takes_the_targets_that_were_registered() -> None:
     server = _Server(hellos=[])
-    session = await_session(cast("Connection", server), SessionRequest(_UID, Direction.INBOUND, (), 1))
+    session = await_session(cast("Connection", server), _request(targets=()))
     assert server.calls == ["req", "update"]
     assert session.targets == ("localhost:5074",)
 
@@ -238,7 +246,7 @@ def test_an_awaited_session_that_nobody_registers_says_so_and_leaves_nothing() -
     late = SciStreamError(Code.DEADLINE, what="to open a session", seconds=7.0, last="nothing")
     server = _Server(req=late)
     with pytest.raises(SciStreamError) as caught:
-        await_session(cast("Connection", server), SessionRequest(_UID, Direction.INBOUND, (), 1), wait=7.0)
+        await_session(cast("Connection", server), _request(targets=()), wait=7.0)
     assert caught.value.code is Code.HELLO_TIMEOUT
     assert "within 7 s" in str(caught.value)
     assert server.calls == ["req", "release"]
@@ -283,12 +291,82 @@ def test_u08_u26_u37_bad_requests_do_not_leave_the_client(changes: dict[str, Any
 
 def test_a_ticket_gives_the_outbound_request() -> None:
     entry_points = (Endpoint("192.0.2.7", 5100), Endpoint("192.0.2.7", 5101))
-    ticket = Ticket(_UID, "", entry_points, 2, Endpoint("gateway.example", 5000), (_TARGET,), bytes(32))
+    server, psk = Endpoint("gateway.example", 5000), Encryption.TLS_PSK
+    ticket = Ticket(_UID, "", entry_points, 2, server, (_TARGET,), bytes(32), psk)
     request = SessionRequest.of_ticket(ticket, rate=7)
     more = SessionRequest.of_ticket(ticket, connections=3, targets=(_TARGET,))
     assert (more.connections, more.targets, more.key) == (3, (_TARGET,), bytes(32))
-    assert request == SessionRequest(_UID, Direction.OUTBOUND, entry_points, 2, 7, bytes(32))
+    whole = SessionRequest(_UID, Direction.OUTBOUND, entry_points, 2, 7, bytes(32), psk, other_is_ours=True)
+    assert request == whole
     assert repr(bytes(32)) not in repr(request)
+
+
+def _ticket(encryption: Encryption | None, **changes: Any) -> Ticket:
+    key = bytes(32) if encryption is None or encryption.needs_key else None
+    ticket = Ticket(_UID, "", (_TARGET,), 1, Endpoint("gateway.example", 5000), (_TARGET,), key, encryption)
+    return replace(ticket, **changes)
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "taken"),
+    [
+        (Encryption.TLS, None, Encryption.TLS),
+        (Encryption.TLS_PSK, None, Encryption.TLS_PSK),
+        (Encryption.TLS_PSK, Encryption.TLS, Encryption.TLS_PSK),
+        (Encryption.NONE, None, Encryption.NONE),
+        (Encryption.NONE, Encryption.NONE, Encryption.NONE),
+        (Encryption.LEGACY_PSK, None, Encryption.LEGACY_PSK),
+        (None, None, Encryption.TLS),
+        (None, Encryption.NONE, Encryption.NONE),
+    ],
+)
+def test_the_outbound_end_has_exactly_what_the_inbound_one_has(
+    told: Encryption | None, asked: Encryption | None, taken: Encryption
+) -> None:
+    assert SessionRequest.of_ticket(_ticket(told), encryption=asked).encryption is taken
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        (Encryption.NONE, Encryption.TLS),
+        (Encryption.TLS, Encryption.NONE),
+        (Encryption.TLS_PSK, Encryption.NONE),
+        (Encryption.LEGACY_PSK, Encryption.TLS),
+    ],
+)
+def test_another_encryption_than_the_tickets_is_refused(told: Encryption, asked: Encryption) -> None:
+    with pytest.raises(SciStreamError) as caught:
+        SessionRequest.of_ticket(_ticket(told), encryption=asked)
+    assert caught.value.code is Code.ENCRYPTION_MISMATCH
+    assert f"inbound end's encryption is {told.value}, and what was asked for is {asked.value}" in caught.value.seen
+
+
+@pytest.mark.parametrize("told", [Encryption.TLS, Encryption.TLS_PSK, Encryption.NONE])
+def test_u01_legacy_psk_is_refused_with_a_ticket_of_ours(told: Encryption) -> None:
+    with pytest.raises(SciStreamError) as caught:
+        SessionRequest.of_ticket(_ticket(told), encryption=Encryption.LEGACY_PSK)
+    assert caught.value.code is Code.LEGACY_PSK_REFUSED
+    assert f"its ticket says encryption {told.value}" in caught.value.seen
+    assert "leave --legacy-psk out" in caught.value.remedy
+
+
+def test_a_ticket_brings_its_transport_along() -> None:
+    udp = _ticket(Encryption.NONE, transport=Transport.UDP)
+    assert SessionRequest.of_ticket(udp).transport is Transport.UDP
+    with pytest.raises(SciStreamError) as caught:
+        SessionRequest.of_ticket(udp, transport=Transport.TCP)
+    assert caught.value.code is Code.BAD_TICKET
+    assert "its inbound end goes over UDP" in caught.value.seen
+
+
+def test_u63_udp_has_to_be_asked_for_without_encryption() -> None:
+    for encryption in (Encryption.TLS, Encryption.LEGACY_PSK):
+        with pytest.raises(SciStreamError) as caught:
+            _request(transport=Transport.UDP, encryption=encryption)
+        assert caught.value.code is Code.UDP_UNENCRYPTED
+        assert "say --encryption none as well" in caught.value.remedy
+    assert _request(transport=Transport.UDP).transport is Transport.UDP
 
 
 def _sent(error: SciStreamError) -> SciStreamError:
@@ -319,30 +397,107 @@ def test_a_deadline_after_refusals_tells_the_refusal() -> None:
     assert caught.value is _UNKNOWN
 
 
-def _facts(engine: str, encryption: str) -> Any:
-    return SimpleNamespace(engine=engine, encryption=encryption, longest_lease=0)
+_TABLE = ("plain", "TLS", "legacy-psk", "UDP", "source list", "half-close", "rate")
+
+
+def _facts(*encryptions: str, name: str = "haproxy", cannot: dict[str, str] | None = None) -> Any:
+    """A control server of ours with one engine."""
+    lacks = cannot or {}
+    table = [wire.Ability(feature=each, can=each not in lacks, words=lacks.get(each, "")) for each in _TABLE]
+    engine = wire.Engine(name=name, installed=True, encryption=encryptions[0], encryptions=encryptions)
+    engine.abilities.extend(table)
+    engine.can_limit_rate = "rate" not in lacks
+    return read_facts(wire.ServerFacts(version="0.1.0", port_range="5100-5200", engine=name, engines=[engine]))
+
+
+_KEYED: dict[str, Any] = {"key": bytes(32), "encryption": Encryption.TLS}
 
 
 @pytest.mark.parametrize(
-    ("inbound", "engine", "outbound"), [("tls-psk", "haproxy", "none"), ("none", "stunnel", "tls-psk")]
+    ("inbound", "engine", "outbound"),
+    [("tls-psk", "haproxy", ("tls", "none")), ("none", "stunnel", ("tls-psk",)), ("tls", "stunnel", ("tls-psk",))],
 )
 def test_gateways_of_two_encryptions_are_refused_before_anything_is_opened(
-    inbound: str, engine: str, outbound: str
+    inbound: str, engine: str, outbound: tuple[str, ...]
 ) -> None:
-    server = _Server(facts=_facts(engine, outbound))
+    server = _Server(facts=_facts(*outbound, name=engine))
     with pytest.raises(SciStreamError) as caught:
-        _open(server, encryption=inbound)
+        _open(server, encryption=Encryption(inbound), direction=Direction.OUTBOUND, key=bytes(32))
     assert caught.value.code is Code.ENCRYPTION_MISMATCH
-    assert all(word in str(caught.value) for word in (inbound, engine, outbound, "gateway.example:5000"))
+    assert all(word in str(caught.value) for word in (inbound, engine, outbound[0], "gateway.example:5000"))
+    assert "--encryption none" in caught.value.remedy
     assert server.calls == []
 
 
-def test_a_session_that_got_another_encryption_is_rolled_back() -> None:
-    server = _Server(facts=_facts("stunnel", "tls-psk"), described=(_facts("haproxy", "none"),))
+@pytest.mark.parametrize("got", ["none", "legacy-psk"])
+def test_u02_a_session_that_got_another_encryption_is_rolled_back(got: str) -> None:
+    told = Session.untold(_UID, Direction.INBOUND, ("192.0.2.7:5100",), (_TARGET,), 1, 0)
+    server = _Server(facts=_facts("tls", "none"), described=[replace(told, encryption=got, engine="haproxy")])
     with pytest.raises(SciStreamError) as caught:
-        _open(server, encryption="tls-psk")
+        _open(server, **_KEYED)
     assert caught.value.code is Code.ENCRYPTION_MISMATCH
     assert server.calls == ["req", "hello", "update", "release"]
+
+
+@pytest.mark.parametrize("got", ["tls", "tls-psk"])
+def test_an_encrypted_session_gets_what_the_engine_does_best_and_its_key(got: str) -> None:
+    told = Session.untold(_UID, Direction.INBOUND, ("192.0.2.7:5100",), (_TARGET,), 1, 0)
+    server = _Server(facts=_facts(got), described=[replace(told, encryption=got)])
+    assert _open(server, **_KEYED).encryption == got
+    assert server.asked
+    assert (server.asked.encryption, server.key) == (Encryption.TLS, bytes(32))
+
+
+def test_a_session_that_is_not_encrypted_sends_no_key() -> None:
+    server = _Server()
+    _open(server, key=bytes(32))
+    assert (server.calls, server.key) == (["req", "hello", "update"], None)
+
+
+@pytest.mark.parametrize("opener", [open_session, await_session])
+def test_an_encrypted_session_without_a_key_is_refused_before_anything_is_asked(opener: Any) -> None:
+    server = _Server(facts=_facts("tls"))
+    with pytest.raises(SciStreamError) as caught:
+        opener(cast("Connection", server), _request(encryption=Encryption.TLS, direction=Direction.OUTBOUND))
+    assert caught.value.code is Code.SESSION_KEY_MISSING
+    assert "no key came with session abc, and encryption tls carries nothing without one" in caught.value.seen
+    assert "s2uc outbound-request --ticket FILE" in caught.value.remedy
+    assert server.calls == []
+
+
+def test_u05_a_key_does_not_travel_in_plain_text() -> None:
+    server = _Server(facts=_facts("tls"), plain_text=True)
+    with pytest.raises(SciStreamError) as caught:
+        _open(server, **_KEYED)
+    assert caught.value.code is Code.SESSION_KEY_MISSING
+    assert "over a control channel in plain text" in caught.value.seen
+    assert server.calls == []
+    assert _open(_Server(plain_text=True)).is_active
+
+
+def test_u02_a_deployed_control_server_cannot_encrypt_and_that_is_said() -> None:
+    server = _Server()
+    with pytest.raises(SciStreamError) as caught:
+        _open(server, **_KEYED)
+    assert caught.value.code is Code.ENCRYPTION_UNAVAILABLE
+    assert "gateway.example:5000 cannot encrypt what goes between the gateways" in caught.value.seen
+    assert "say --encryption none" in caught.value.remedy
+    assert "--legacy-psk where it runs Stunnel" in caught.value.remedy
+    assert server.calls == []
+    assert _open(_Server(), encryption=Encryption.LEGACY_PSK).is_active
+
+
+def test_u01_legacy_psk_between_two_of_ours_is_refused() -> None:
+    wish: dict[str, Any] = {"encryption": Encryption.LEGACY_PSK, "direction": Direction.OUTBOUND}
+    facts = _facts("tls-psk", "legacy-psk", name="stunnel")
+    with pytest.raises(SciStreamError) as caught:
+        _open(_Server(facts=facts), **wish, other_is_ours=True)
+    assert caught.value.code is Code.LEGACY_PSK_REFUSED
+    assert "neither end is a deployed one: gateway.example:5000 speaks scistream.v1" in caught.value.seen
+    told = Session.untold(_UID, Direction.OUTBOUND, ("192.0.2.7:5100",), (_TARGET,), 1, 0)
+    server = _Server(facts=facts, described=[replace(told, encryption="legacy-psk")])
+    assert _open(server, **wish).encryption == "legacy-psk"
+    assert server.key is None
 
 
 @pytest.mark.parametrize(
@@ -351,6 +506,10 @@ def test_a_session_that_got_another_encryption_is_rolled_back() -> None:
         ({"lease": 60.0}, "end a session with its lease"),
         ({"ports": (5111,)}, "give a session the ports that were named"),
         ({"rate": 7}, "hold a session to a rate"),
+        ({"transport": Transport.UDP}, "carry UDP"),
+        ({"sources": parse_networks("192.0.2.7")}, "let only some hosts connect"),
+        ({"half_close": True}, "promise every byte of half-closed connections"),
+        ({"rate": 7, "half_close": True}, "hold a session to a rate, nor promise every byte"),
     ],
 )
 def test_u53_u57_what_an_old_server_would_leave_out_is_refused_before_anything_is_asked(
@@ -367,7 +526,8 @@ def test_u53_u57_what_an_old_server_would_leave_out_is_refused_before_anything_i
 def test_a_session_without_an_end_is_what_an_old_server_always_gives() -> None:
     server = _Server()
     assert _open(server, lease=0.0).lease_expires == 0
-    assert server.asked["lease"] == 0
+    assert server.asked
+    assert server.asked.lease == 0
 
 
 @pytest.mark.parametrize(
@@ -390,6 +550,5 @@ def test_u53_a_wish_that_was_not_kept_is_no_session(wish: Any, kept: Any, left: 
 
 
 def test_u53_ports_of_a_ticket_say_how_many_connections_there_are() -> None:
-    ticket = Ticket(_UID, "", (_TARGET,), 1, _TARGET, (_TARGET,))
-    request = SessionRequest.of_ticket(ticket, ports=(5111, 5112), lease=90.0)
+    request = SessionRequest.of_ticket(_ticket(Encryption.NONE), ports=(5111, 5112), lease=90.0)
     assert (request.connections, request.ports, request.lease, request.rate) == (2, (5111, 5112), 90.0, 0)

@@ -12,11 +12,11 @@ from scistream.addresses import Endpoint
 from scistream.client import Action, Connection, ControlServer, SessionRequest, ensure_session, plan_session
 from scistream.client.sessions import Session
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, Uid
+from scistream.terms import Direction, Encryption, Uid
 
 _UID = Uid("abc")
 _OLD, _NEW = Endpoint("localhost", 5074), Endpoint("localhost", 5075)
-_REQUEST = SessionRequest(_UID, Direction.INBOUND, (_NEW,), 1)
+_REQUEST = SessionRequest(_UID, Direction.INBOUND, (_NEW,), 1, encryption=Encryption.NONE)
 _RUNNING = dataclasses.replace(
     Session.untold(_UID, Direction.INBOUND, ("192.0.2.7:5100",), (_OLD,), 1, 0), engine="haproxy", encryption="none"
 )
@@ -43,6 +43,9 @@ class _Server:
         if self.refusal:
             raise self.refusal
         self.session = dataclasses.replace(self.session, targets=tuple(map(str, targets)))
+
+    def server_facts(self) -> Any:
+        raise SciStreamError(Code.OLD_CONTROL_SERVER, server="x", operation="tell what it is")
 
     def release(self, *_: Any, **__: Any) -> None:
         self.calls.append("release")
@@ -73,10 +76,14 @@ def test_u29_a_session_is_told_its_new_targets_and_not_released() -> None:
 
 
 def test_u29_the_key_of_the_other_end_goes_along() -> None:
-    server = _Server(session=dataclasses.replace(_RUNNING, direction=Direction.OUTBOUND))
     key = bytes(range(32))
-    _ensure(server, dataclasses.replace(_REQUEST, direction=Direction.OUTBOUND, key=key))
-    assert server.keys == [key]
+    for encryption in (Encryption.TLS, Encryption.NONE):
+        running = dataclasses.replace(_RUNNING, direction=Direction.OUTBOUND, encryption=encryption.value)
+        server = _Server(session=running)
+        request = dataclasses.replace(_REQUEST, direction=Direction.OUTBOUND, key=key, encryption=encryption)
+        _ensure(server, request)
+        # Where nothing is encrypted, the gateway has no business with it.
+        assert server.keys == [key if encryption is Encryption.TLS else None]
 
 
 @pytest.mark.parametrize(

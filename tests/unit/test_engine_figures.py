@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scistream.addresses import Endpoint
-from scistream.engines import ENGINES, Engine, Plan, Route, counting
+from scistream.engines import Engine, Plan, Route, counting
 from scistream.engines.children import ProcessMark
 from scistream.engines.connections import Socket, parse_sockets
 from scistream.engines.haproxy import HAProxy
@@ -45,11 +45,6 @@ SERVERS_STATE = """\
 def plan(directory: Path = Path("/state"), direction: Direction = Direction.OUTBOUND) -> Plan:
     route = Route(ENTRY, Endpoint("192.0.2.9", 5074))
     return Plan(UID, direction, (route,), directory, UID)
-
-
-@pytest.mark.parametrize("name", list(ENGINES))
-def test_u57_no_engine_says_that_it_can_limit_a_rate(name: str) -> None:
-    assert ENGINES[name].can_limit_rate is False
 
 
 def test_haproxy_adds_its_frontends_up() -> None:

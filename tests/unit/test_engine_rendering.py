@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from scistream.addresses import Endpoint
 from scistream.engines import ENGINES, Installation, Plan, Route, find_engine
 from scistream.engines.base import fill, without_places
 from scistream.engines.host import Host
+from scistream.engines.proxy import Proxy
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import SESSION_KEY_SIZE
 from scistream.terms import Direction, Encryption, Uid
@@ -31,22 +33,38 @@ nginx: configuration file /home/u/.scistream/test.conf test failed
 """
 
 
-def make_plan(*routes: tuple[str, str], direction: Direction = Direction.INBOUND, key: bytes | None = KEY) -> Plan:
+PROXIES = {name: engine for name, engine in ENGINES.items() if isinstance(engine, Proxy)}
+
+
+def make_plan(
+    *routes: tuple[str, str],
+    direction: Direction = Direction.INBOUND,
+    key: bytes | None = KEY,
+    encryption: Encryption = Encryption.NONE,
+) -> Plan:
     pairs = routes or (("127.0.10.1:21000", "192.0.2.7:5074"),)
     made = tuple(Route(Endpoint.parse(entry), Endpoint.parse(target)) for entry, target in pairs)
-    return Plan(UID, direction, made, Path("/state"), UID, key)
+    return Plan(UID, direction, made, Path("/state"), UID, key, encryption)
+
+
+def files_of(name: str, plan: Plan, host: Host = HOST, version: str | None = None) -> dict[Path, str]:
+    """What the engine renders; without encryption, where it can do without."""
+    encryptions = PROXIES[name].encryptions
+    if plan.encryption not in encryptions:
+        plan = dataclasses.replace(plan, encryption=encryptions[0])
+    installation = Installation(Path("/usr/sbin", name), version or VERSIONS[name], host=host)
+    return dict(PROXIES[name].render(plan, installation))
 
 
 def render(name: str, plan: Plan, host: Host = HOST, version: str | None = None) -> str:
-    installation = Installation(Path("/usr/sbin", name), version or VERSIONS[name], host=host)
-    return dict(ENGINES[name].render(plan, installation))[plan.path("conf")]
+    return files_of(name, plan, host, version)[plan.path("conf")]
 
 
 def to(target: Endpoint) -> Route:
     return Route(Endpoint("127.0.10.1", 21000), target)
 
 
-every_engine = pytest.mark.parametrize("name", list(ENGINES))
+every_engine = pytest.mark.parametrize("name", list(PROXIES))
 
 
 @every_engine
@@ -185,7 +203,7 @@ def test_nginx_changes_no_user_where_root_may_not() -> None:
 def test_nginx_loads_its_stream_module_where_it_is_a_file() -> None:
     plan = make_plan()
     installation = Installation(Path("/usr/sbin/nginx"), "1.22.1", (Path("/opt/modules/ngx_stream_module.so"),), HOST)
-    text = dict(ENGINES["nginx"].render(plan, installation))[plan.path("conf")]
+    text = dict(PROXIES["nginx"].render(plan, installation))[plan.path("conf")]
     assert 'load_module "/opt/modules/ngx_stream_module.so";' in text
     assert "load_module" not in render("nginx", plan)
 
@@ -199,7 +217,7 @@ def test_u02_stunnel_speaks_tls_1_3_and_one_aead_suite() -> None:
 
 def test_u05_the_key_is_in_the_key_file_only() -> None:
     plan = make_plan(direction=Direction.OUTBOUND)
-    files = dict(ENGINES["stunnel"].render(plan, Installation(Path("/usr/bin/stunnel4"), "5.68", host=HOST)))
+    files = files_of("stunnel", plan)
     assert files.pop(plan.path("psk")) == f"{UID}:{KEY.hex()}\n"
     assert KEY.hex() not in "".join(files.values())
     assert KEY.hex() not in repr(plan)
@@ -208,8 +226,7 @@ def test_u05_the_key_is_in_the_key_file_only() -> None:
 
 def test_u01_the_outbound_side_trusts_no_certificate() -> None:
     plan = make_plan(direction=Direction.OUTBOUND)
-    installation = Installation(Path("/usr/bin/stunnel4"), "5.68", host=HOST)
-    anchors = [dict(ENGINES["stunnel"].render(plan, installation))[plan.path("ca")] for _ in range(2)]
+    anchors = [files_of("stunnel", plan)[plan.path("ca")] for _ in range(2)]
     assert "verifyChain = yes\n" in render("stunnel", plan)
     assert f"CAfile = {UID}.ca\n" in render("stunnel", plan)
     assert "PRIVATE" not in anchors[0]
@@ -238,7 +255,7 @@ def test_the_sides_of_a_stunnel_pair() -> None:
 
 
 def test_every_template_names_what_it_is_and_misses_no_value() -> None:
-    for name in ENGINES:
+    for name in PROXIES:
         assert f"inbound session {UID}: written by scistream" in render(name, make_plan())
     with pytest.raises(Exception, match="undefined"):
         fill("nginx.conf.j2", plan=make_plan())
@@ -272,22 +289,27 @@ def test_u47_an_unknown_engine_lists_the_engines(word: str) -> None:
 
 
 def test_what_protects_the_bytes_between_the_gateways() -> None:
-    protection = {name: engine.encryption for name, engine in ENGINES.items()}
-    plain = Encryption.NONE
-    assert protection == {"haproxy": plain, "nginx": plain, "stunnel": Encryption.TLS_PSK}
+    """What `tls` stands for comes first."""
+    best = {name: engine.encryptions[0] for name, engine in ENGINES.items()}
+    assert best["haproxy"] is best["nginx"] is Encryption.TLS
+    assert best["stunnel"] is Encryption.TLS_PSK
+    assert best["nftables"] is Encryption.NONE
+    assert {name for name, engine in ENGINES.items() if Encryption.NONE in engine.encryptions} == set(best) - {
+        "stunnel"
+    }
 
 
 @pytest.mark.parametrize(("name", "words"), [("haproxy", HAPROXY_SAYS), ("nginx", NGINX_SAYS)])
 def test_a_rejection_tells_remote_callers_errors_and_no_places(name: str, words: str) -> None:
-    told = ENGINES[name].rejection(words)
+    told = PROXIES[name].rejection(words)
     assert "no-such-host.invalid" in told
     assert "test.conf:15" in told
     assert not re.search(r"/home|/usr|NOTICE|warn", told)
 
 
 def test_words_without_errors_are_told_as_they_are() -> None:
-    assert ENGINES["haproxy"].rejection("Segmentation fault\n") == "Segmentation fault"
-    assert ENGINES["haproxy"].rejection("") == "it said nothing"
+    assert PROXIES["haproxy"].rejection("Segmentation fault\n") == "Segmentation fault"
+    assert PROXIES["haproxy"].rejection("") == "it said nothing"
 
 
 @pytest.mark.parametrize(
@@ -331,7 +353,7 @@ def test_nginx_writes_a_line_for_a_connection_that_has_ended() -> None:
 def test_a_stunnel_that_drains_listens_on_a_socket_of_its_user_and_nowhere_else(direction: Direction) -> None:
     plan = make_plan(("[::]:21000", "192.0.2.7:5074"), ("127.0.10.1:21001", "192.0.2.8:5074"), direction=direction)
     installation = Installation(Path("/usr/bin/stunnel4"), "5.68", host=HOST)
-    text = ENGINES["stunnel"].deaf(plan, installation)
+    text = PROXIES["stunnel"].deaf(dataclasses.replace(plan, encryption=Encryption.TLS_PSK), installation)
     assert re.findall(r"^accept = (.*)$", text, re.MULTILINE) == [f"/proc/self/cwd/{UID}.sock"]
     assert "a:IPV6_V6ONLY" not in text
     # What running connections need stays as it is.
@@ -341,5 +363,5 @@ def test_a_stunnel_that_drains_listens_on_a_socket_of_its_user_and_nowhere_else(
 
 def test_engines_that_a_signal_drains_have_no_need_of_another_configuration() -> None:
     with pytest.raises(SciStreamError, match="cannot stop accepting alone") as caught:
-        ENGINES["nginx"].deaf(make_plan(), Installation(Path("/usr/sbin/nginx"), "1.22.1", host=HOST))
+        PROXIES["nginx"].deaf(make_plan(), Installation(Path("/usr/sbin/nginx"), "1.22.1", host=HOST))
     assert caught.value.code is Code.ENGINE_CANNOT

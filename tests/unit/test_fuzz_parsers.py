@@ -35,6 +35,7 @@ from scistream.protocol import operations_pb2 as wire
 from scistream.terms import (
     MAX_LEASE,
     Direction,
+    Encryption,
     SessionState,
     Uid,
     parse_direction,
@@ -142,7 +143,8 @@ _cuts = st.tuples(st.integers(0, 2000), st.integers(0, 3), st.integers(0, 255))
 @given(_uids, st.lists(_endpoints, min_size=1, max_size=3), st.binary(min_size=32, max_size=32) | st.none())
 @_with_files
 def test_a_ticket_survives_its_file(tmp_path: Path, uid: Uid, endpoints: list[Endpoint], key: bytes | None) -> None:
-    given_ticket = Ticket(uid, "beam 7", tuple(endpoints), 2, _SERVER, tuple(endpoints), key, "tls-psk" if key else "")
+    encryption = Encryption.TLS_PSK if key else None
+    given_ticket = Ticket(uid, "beam 7", tuple(endpoints), 2, _SERVER, tuple(endpoints), key, encryption)
     tickets.write(tmp_path / "t.json", given_ticket)
     assert tickets.read(tmp_path / "t.json") == given_ticket
 
@@ -151,7 +153,7 @@ def test_a_ticket_survives_its_file(tmp_path: Path, uid: Uid, endpoints: list[En
 @_with_files
 def test_a_forged_ticket_is_read_or_refused_and_its_key_stays_untold(tmp_path: Path, data: st.DataObject) -> None:
     path, key = tmp_path / "t.json", bytes(range(200, 232))
-    tickets.write(path, Ticket(Uid("one"), "", (_SERVER,), 1, _SERVER, (_SERVER,), key, "tls-psk"))
+    tickets.write(path, Ticket(Uid("one"), "", (_SERVER,), 1, _SERVER, (_SERVER,), key, Encryption.TLS_PSK))
     body = json.loads(path.read_text())
     forged = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(body, _json)))
     whole = json.dumps(body | forged).encode()

@@ -20,7 +20,7 @@ from scistream.engines.lifecycle import last_words, remove_files, start
 from scistream.engines.processes import Listener, ProcessFacts, parse_listeners, pauses
 from scistream.engines.stunnel import Stunnel
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, Uid
+from scistream.terms import Direction, Encryption, Uid
 
 UID = Uid("4a5b")
 ROUTE = Route(Endpoint.parse("127.0.10.1:21990"), Endpoint.parse("127.0.10.1:21991"))
@@ -34,8 +34,8 @@ TABLE = """\
 """
 
 
-def make_plan(directory: Path, *, key: bytes | None = None) -> Plan:
-    return Plan(UID, Direction.INBOUND, (ROUTE,), directory, UID, key)
+def make_plan(directory: Path, *, key: bytes | None = None, encryption: Encryption = Encryption.NONE) -> Plan:
+    return Plan(UID, Direction.INBOUND, (ROUTE,), directory, UID, key, encryption)
 
 
 def word(ip: bytes) -> str:
@@ -107,7 +107,7 @@ def test_what_an_earlier_data_server_counted_is_not_counted_again(tmp_path: Path
         plan.path(kind).write_text("left over")
     write_files(plan, {plan.path("conf"): "conf"})
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"4a5b.ca", "4a5b.conf", "4a5b.log", "4a5b.log.1", "4a5b.psk"}
+    assert left == {"4a5b.ca", "4a5b.conf", "4a5b.log", "4a5b.log.1", "4a5b.pem", "4a5b.psk"}
 
 
 def test_u08_a_link_is_not_written_through(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_what_cannot_work_writes_no_file(tmp_path: Path, engine: HAProxy | Stunn
     kept = tmp_path / f"{UID}.log"
     kept.write_text("of a session that runs")
     with pytest.raises(SciStreamError) as caught:
-        asyncio.run(start(engine, make_plan(tmp_path)))
+        asyncio.run(start(engine, make_plan(tmp_path, encryption=engine.encryptions[0])))
     assert caught.value.code is code
     assert list(tmp_path.iterdir()) == [kept]
 

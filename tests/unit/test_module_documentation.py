@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.scistream.core.plugins.module_utils._control import CONTROL_ARGUMENTS
+from ansible_collections.scistream.core.plugins.module_utils._protection import PROTECTION_ARGUMENTS
 from ansible_collections.scistream.core.plugins.module_utils._sessions import SELECTION_ARGUMENTS
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -54,7 +55,11 @@ def documented(options: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("scistream.core.control", CONTROL_ARGUMENTS), ("scistream.core.selection", SELECTION_ARGUMENTS)],
+    [
+        ("scistream.core.control", CONTROL_ARGUMENTS),
+        ("scistream.core.protection", PROTECTION_ARGUMENTS),
+        ("scistream.core.selection", SELECTION_ARGUMENTS),
+    ],
 )
 def test_a_fragment_and_its_arguments_are_twins(name: str, arguments: dict[str, dict[str, Any]]) -> None:
     assert documented(fragment(name)["options"]) == spec_as_documented(arguments)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import pytest
@@ -18,7 +19,7 @@ from scistream.cli import appctrl, s2uc
 from scistream.cli.calling import parse_control_server, parse_remote_host, spell_channel, targets_at
 from scistream.cli.common import run
 from scistream.cli.telling import Teller, next_step
-from scistream.client import Action, ControlServer, Outcome, Session
+from scistream.client import Action, ControlServer, Outcome, Session, place_for
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, Uid
 
@@ -31,6 +32,7 @@ _FAR_WORDS = (
     "  Two words of it are the other facility's to fill in: ITS_CONTROL_SERVER is the address of its own control "
     "server, ITS_CERTIFICATE the file with that control server's certificate (or its facility's CA)."
 )
+_UNTOLD = "it does not tell what protects the bytes between the gateways"
 _HEAVY = {"ansible", "asyncio", "cryptography", "google", "grpc", "jinja2", "pydantic", "structlog", "tenacity"}
 
 
@@ -90,6 +92,7 @@ def test_the_documented_commands_are_there() -> None:
         "status",
         "watch",
         "renew",
+        "renew-certificates",
         "drain",
         "completion",
         "login",
@@ -106,7 +109,12 @@ def test_the_documented_commands_are_there() -> None:
         ["outbound-request", "abc"],
         ["outbound-request", "abc", "a:1", "b:2"],
         ["outbound-request", "abc", "a:1", "--name", "n"],
+        ["outbound-request", "a:1"],
         ["inbound-request", "--name", "n", "--mock"],
+        ["inbound-request", "--legacy-psk", "--encryption", "tls"],
+        ["inbound-request", "--encryption", "legacy-psk"],
+        ["inbound-request", "--encryption", "tls-psk"],
+        ["inbound-request", "--transport", "sctp"],
         ["release"],
         ["release", "abc", "--name", "n"],
         ["renew"],
@@ -134,13 +142,50 @@ def test_the_first_lines_are_the_deployed_tools(capsys: pytest.CaptureFixture[st
 def test_a_session_is_told_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
     Teller("s2uc").session(_SESSION, _SERVER)
     assert capsys.readouterr().out.splitlines() == [
-        "Inbound session abc runs on gateway.example:5000.",
+        f"Inbound session abc runs on gateway.example:5000 ({_UNTOLD}).",
         "  entry point 192.0.2.7:5100 -> localhost:5074",
         "  entry point 192.0.2.7:5101 -> localhost:5074",
         "Listeners: ['192.0.2.7:5100', '192.0.2.7:5101']",
         f"At the other end: s2uc outbound-request abc 192.0.2.7:5100,192.0.2.7:5101 {_FAR}",
         _FAR_WORDS,
     ]
+
+
+def _told(capsys: pytest.CaptureFixture[str], **changes: Any) -> str:
+    Teller("s2uc").session(replace(_SESSION, engine="haproxy", **changes), _SERVER)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"encryption": "none"}, "(haproxy, NOT encrypted between the gateways)."),
+        ({"encryption": "tls"}, "(haproxy, TLS 1.3 with certificates of its own between the gateways)."),
+        ({"encryption": "tls-psk"}, "(haproxy, TLS 1.3 with a key of its own between the gateways)."),
+        ({"encryption": "legacy-psk"}, "(haproxy, NOT encrypted between the gateways, and authenticated by a key that"),
+        ({"encryption": "none", "transport": "udp"}, "(haproxy, UDP, NOT encrypted between the gateways)."),
+    ],
+)
+def test_u02_the_first_line_says_how_the_bytes_are_protected(
+    changes: dict[str, str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in _told(capsys, **changes).splitlines()[0]
+
+
+def test_every_warning_of_a_session_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    Teller("s2uc").session(replace(_SESSION, warnings=("one is", "two are")), _SERVER)
+    assert capsys.readouterr().err == "s2uc: warning: one is\ns2uc: warning: two are\n"
+
+
+def test_a_ticket_that_was_kept_is_found_by_the_uid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    Teller("s2uc").session(_SESSION, _SERVER, ticket=place_for(_SESSION.uid))
+    out = capsys.readouterr().out
+    assert f"Ticket: {tmp_path}/scistream/tickets/abc\n" in out
+    assert f"s2uc outbound-request abc 192.0.2.7:5100,192.0.2.7:5101 {_FAR}\n" in out
+    assert "Another user, or another machine, needs the ticket" in out
 
 
 def test_an_outbound_session_says_where_to_connect(capsys: pytest.CaptureFixture[str]) -> None:

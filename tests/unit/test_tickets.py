@@ -3,18 +3,21 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scistream.addresses import Endpoint
-from scistream.client import tickets
+from scistream.client import kept_ticket, own_place, tickets
 from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Uid
+from scistream.terms import Encryption, Transport, Uid
 
 _KEY = bytes(range(32))
+# What the first tickets did not have.
+_NEW = {"encryption", "transport", "deployed"}
 _TICKET = Ticket(
     uid=Uid("abc-1"),
     name="beamline 7",
@@ -46,19 +49,52 @@ def _forge(path: Path, **fields: Any) -> None:
 
 
 def test_what_was_written_is_read(path: Path) -> None:
-    tickets.write(path, _TICKET)
-    assert tickets.read(path) == _TICKET
+    for ticket in (_TICKET, replace(_TICKET, transport=Transport.UDP, encryption=Encryption.NONE, deployed=True)):
+        tickets.write(path, ticket)
+        assert tickets.read(path) == ticket
     assert json.loads(path.read_text())["version"] == 1
 
 
+def test_a_ticket_without_a_place_is_kept_by_its_uid_for_its_owner_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    uid, server = _TICKET.uid, _TICKET.control_server
+    assert (kept_ticket(uid), own_place(uid, server)) == (None, None)
+    place = tickets.place_of(uid)
+    assert place == tmp_path / "state/scistream/tickets/abc-1"
+    tickets.write(place, _TICKET)
+    assert kept_ticket(uid) == _TICKET
+    assert own_place(uid, server) == place
+    # The outbound end has the same uid, on another control server.
+    assert own_place(uid, Endpoint("elsewhere.example", 5000)) is None
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (place.parent, place)] == [0o700, 0o600]
+    place.write_text("no ticket any more")
+    assert own_place(uid, server) is None
+    with pytest.raises(SciStreamError) as caught:
+        kept_ticket(uid)
+    assert caught.value.code is Code.BAD_TICKET
+
+
+def test_a_state_directory_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "state").write_text("a file")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with pytest.raises(SciStreamError) as caught:
+        tickets.write(tickets.place_of(_TICKET.uid), _TICKET)
+    assert caught.value.code is Code.FILE_UNWRITABLE
+
+
 def test_a_ticket_tells_the_encryption_and_an_earlier_one_by_its_key(path: Path) -> None:
-    for encryption in ("none", "tls-psk", ""):
-        _forge(path, encryption=encryption)
-        assert tickets.read(path).encryption == encryption
-    for key, encryption in ((_KEY.hex(), "tls-psk"), (None, "")):
+    for encryption in Encryption:
+        _forge(path, encryption=encryption.value)
+        assert tickets.read(path).encryption is encryption
+    _forge(path, encryption="")
+    assert tickets.read(path).encryption is None
+    for key, known in ((_KEY.hex(), Encryption.TLS_PSK), (None, None)):
         _forge(path, key=key)
-        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "encryption"}))
-        assert tickets.read(path).encryption == encryption
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in _NEW}))
+        held = tickets.read(path)
+        assert (held.encryption, held.transport, held.deployed) == (known, Transport.TCP, False)
     for wrong in ("rot13", ["none"], None, 1):
         _forge(path, encryption=wrong)
         assert "'encryption'" in str(_refusal(path))
@@ -135,6 +171,9 @@ def test_what_is_no_json_object_is_refused(path: Path, content: str) -> None:
         ("key", "f" * 62, "'key'"),
         ("key", "no key", "'key'"),
         ("key", 7, "'key'"),
+        ("transport", "sctp", "'transport'"),
+        ("transport", None, "'transport'"),
+        ("deployed", "no", "'deployed'"),
     ],
 )
 def test_u07_u08_every_field_of_another_facility_is_checked(path: Path, field: str, value: Any, words: str) -> None:

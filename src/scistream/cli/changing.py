@@ -1,4 +1,4 @@
-"""`s2uc renew`, `drain` and `release`: how a session that is there goes on, and ends."""
+"""`s2uc renew`, `renew-certificates`, `drain` and `release`: how a session that is there goes on, and ends."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from scistream.cli.calling import AS_JSON, CHANNEL, S2CS, control_server, exampl
 from scistream.cli.selecting import SELECTION, Selection, required
 from scistream.cli.telling import Teller
 from scistream.durations import parse_duration
+from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction
 
 if TYPE_CHECKING:
     from scistream.client import Connection
 
-__all__ = ["drain", "release", "renew"]
+__all__ = ["drain", "release", "renew", "renew_certificates"]
 
 _PROGRAM: Final = "s2uc"
 
@@ -54,6 +55,35 @@ def renew(*, lease: float | None, as_json: bool, **options: Any) -> None:
         until = f"lasts until {spell_time(session.lease_expires)}" if session.lease_expires else "has no end"
         left = f" ({spell_lease(session, time.time())})" if session.lease_expires else ""
         teller.say(f"The {session.direction.value} session {session.uid} {until}{left}.")
+    teller.result({"sessions": [session.as_dict() for session in sessions]})
+
+
+@click.command(
+    "renew-certificates",
+    epilog=examples(
+        "s2uc renew-certificates --s2cs gateway.example 7d1f3c5e",
+        "s2uc renew-certificates --s2cs gateway.example --ticket beam.ticket --direction inbound",
+    ),
+)
+@SELECTION
+@S2CS
+@CHANNEL
+@AS_JSON
+def renew_certificates(*, as_json: bool, **options: Any) -> None:
+    """Have new connections prove the gateway with a new certificate; running ones go on.
+
+    Only for sessions whose encryption is tls: with tls-psk there is a key, and no certificate.
+    """
+    from scistream.cli.tables import spell_time
+    from scistream.client import connect
+
+    which = required(options)
+    with connect(control_server(options["s2cs"], options)) as connection:
+        sessions = connection.renew_certificates(which.uid, which.direction)
+    teller = Teller(_PROGRAM, as_json)
+    for session in sessions:
+        until = f", until {spell_time(session.certificate_expires)}" if session.certificate_expires else ""
+        teller.say(f"The {session.direction.value} session {session.uid} has a new certificate{until}.")
     teller.result({"sessions": [session.as_dict() for session in sessions]})
 
 
@@ -135,16 +165,30 @@ def release(*, as_json: bool, s2cs: Endpoint, **options: Any) -> None:
     from scistream.client import connect
 
     which = required(options)
-    with connect(control_server(s2cs, options)) as connection:
-        connection.release(which.uid, which.direction)
     teller = Teller(_PROGRAM, as_json)
+    with connect(control_server(s2cs, options)) as connection:
+        try:
+            connection.release(which.uid, which.direction)
+        except SciStreamError as error:
+            if error.code is Code.UID_UNKNOWN:
+                _remove_tickets(which, s2cs, None, teller)
+            raise
     teller.say(f"Session {which.uid} is released on {s2cs}.")
-    if which.ticket and which.direction is not Direction.OUTBOUND and which.ticket.control_server == s2cs:
-        # Its own session's. At the other facility it is a copy, and stays.
-        _remove(options["ticket"], teller)
+    _remove_tickets(which, s2cs, options["ticket"], teller)
     teller.result({"released": which.uid})
 
 
-def _remove(ticket: Path, teller: Teller) -> None:
-    ticket.unlink(missing_ok=True)
-    teller.say(f"Its ticket {ticket} is removed.")
+def _remove_tickets(which: Selection, s2cs: Endpoint, named: Path | None, teller: Teller) -> None:
+    """Those of an inbound session that is gone: the one that was named, and the one that was kept without a name.
+
+    At the other facility a ticket is a copy, and stays.
+    """
+    from scistream.client import own_place
+
+    if which.direction is Direction.OUTBOUND:
+        return
+    is_its_own = which.ticket is not None and which.ticket.control_server == s2cs
+    for ticket in (own_place(which.uid, s2cs), named if is_its_own else None):
+        if ticket and ticket.exists():
+            ticket.unlink(missing_ok=True)
+            teller.say(f"Its ticket {ticket} is removed.")

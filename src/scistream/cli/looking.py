@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["list_sessions", "status", "watch"]
 
 _RELEASED: Final = SessionState.RELEASED.value
+# Events after which a session is one that the watcher did not know before.
+_BEGINNINGS: Final = frozenset({"there", "active"})
 
 
 @click.command(
@@ -42,8 +44,16 @@ def list_sessions(*, as_json: bool, **options: Any) -> None:
         _print_json({"sessions": [session.as_dict() for session in sessions]})
     elif sessions:
         tell(session_table(sessions, now=time.time(), width=_width()))
+        for session in sessions:
+            _warn(session)
     else:
         tell(f"No sessions of yours on {options['s2cs']}.")
+
+
+def _warn(session: Session) -> None:
+    """Every status says it, beside what machines read."""
+    for warning in session.warnings:
+        tell(f"s2uc: warning: {session.direction.value} session {session.uid}: {warning}", err=True)
 
 
 def _width() -> int | None:
@@ -163,6 +173,7 @@ def _tell_all(events: Watch[SessionEvent], *, as_json: bool, seconds: float | No
     try:
         for event in events:
             _tell_event(event, as_json=as_json)
+            _warn_of_new(event, as_json=as_json)
     except SciStreamError as error:
         # So long was asked for, and so long was watched.
         if error.code is not Code.DEADLINE or seconds is None:
@@ -211,6 +222,7 @@ class _Wanted:
 
     def _is_last(self, event: SessionEvent) -> bool:
         _tell_event(event, as_json=self._as_json)
+        _warn_of_new(event, as_json=self._as_json)
         self._last = f"it is {event.session.state}"
         if event.session.state == self._state:
             return True
@@ -226,6 +238,12 @@ def _tell_event(event: SessionEvent, *, as_json: bool) -> None:
     from scistream.cli.tables import event_line
 
     tell(json.dumps(event.as_dict()) if as_json else event_line(event))
+
+
+def _warn_of_new(event: SessionEvent, *, as_json: bool) -> None:
+    """Once for each session: when it is found, or when it begins to carry bytes. JSON has it in every object."""
+    if event.kind in _BEGINNINGS and not as_json:
+        _warn(event.session)
 
 
 def _print_json(body: dict[str, Any]) -> None:

@@ -15,7 +15,6 @@ from scistream.client import (
     Outcome,
     Wish,
     await_session,
-    check_ticket,
     connect,
     ensure_session,
     open_session,
@@ -46,7 +45,6 @@ def open_and_tell(
     opener = open_session if wait is None else functools.partial(await_session, wait=wait)
     with connect(server) as connection:
         teller.heading(request.uid, server, request.direction)
-        check_ticket(connection, wish)
         if wait is not None:
             teller.say(f"Waiting {wait:g} s for: {spell_registration(request, server)}")
         with way_out(request.uid, server):

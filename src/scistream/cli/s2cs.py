@@ -42,7 +42,9 @@ _SETTINGS: Final = options_of(
     _option("--listener-ip", "IP", "Address of the control port and of the entry points. [0.0.0.0]"),
     _option("--port", "PORT", "The control port. [5000]"),
     _option("--port-range", "FIRST-LAST", "Ports of the entry points. [5100-5200]"),
-    _option("--type", "ENGINE", "Data server: Haproxy, Nginx or Stunnel. [Haproxy]"),
+    _option(
+        "--type", "ENGINE", "Data server: Haproxy, Nginx, Stunnel or nftables; s2cs engines tells them apart. [Haproxy]"
+    ),
     _option("--server-crt --server-cert", "FILE", "The control channel's certificate. [server.crt]"),
     _option("--server-key", "FILE", "Its private key. [server.key]"),
     _option("--ssl", "BOOL", "False: the control channel is plain text. [True]", is_flag=False, flag_value="True"),
@@ -55,6 +57,16 @@ _SETTINGS: Final = options_of(
     _option("--audience", "ID", "Whom tokens have to be for. [the client id]"),
     _option("--scope", "SCOPE", "What tokens have to be good for. [https://auth.globus.org/scopes/ID/scistream]"),
     _option("--operators", "SUBJECTS", "Who may see and change everybody's sessions, with commas between."),
+    _option(
+        "--allowed-targets",
+        "TARGETS",
+        "What may be asked for, with commas between: [SUBJECT=]NETWORK[:PORTS], as in 198.51.100.0/24:5000-5999. [all]",
+    ),
+    _option(
+        "--old-clients",
+        "refuse|plain|legacy-psk",
+        "What deployed clients get, which know of no encryption between gateways. [refuse; with --compat: plain]",
+    ),
     _option("--hello-timeout", "TIME", "How long a request waits for its hello, and then for its update. [180]"),
     _option("--lease", "TIME", "How long a session lasts that asks for nothing else: 90, 30m, 8h. [unlimited]"),
     _option("--longest-lease", "TIME", "The longest lease that can be asked for. [unlimited]"),
@@ -240,6 +252,21 @@ def status(context: click.Context, /, as_json: bool, **options: Any) -> None:
         tell(f"{_PROGRAM}: warning: {warning}", err=True)
     channel = "TLS" if facts["tls"] else "plain text"
     tell("running: pid {pid}, {address}, {engine}, {}, {authentication}, sessions: {sessions}".format(channel, **facts))
+
+
+@command.command(epilog="Example: s2cs engines --type nginx --json")
+@_SETTINGS
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.pass_context
+def engines(context: click.Context, /, as_json: bool, **options: Any) -> None:
+    """Tell what each engine can do on this host, here and now, and why not what it cannot."""
+    settings = _settings(context.obj, options)
+    from scistream.cli.engines import engine_facts, engines_table
+
+    if as_json:
+        _echo_json({"engines": engine_facts(settings.type)})
+    else:
+        tell(engines_table(settings.type))
 
 
 def _echo_json(facts: dict[str, object]) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from scistream.addresses import Endpoint, parse_endpoints, parse_ports
+from scistream.addresses import Endpoint, parse_ports
 from scistream.cli import changing, completion, looking, preferences, tokens
 from scistream.cli.calling import (
     AS_JSON,
@@ -20,16 +19,14 @@ from scistream.cli.calling import (
     SECONDS,
     control_server,
     examples,
-    options_of,
     parse_remote_host,
     targets_at,
     was_said,
 )
-from scistream.cli.common import CONTEXT, run, switch, version_option
-from scistream.cli.selecting import SITE_SECRET, is_named, named_uid, read_ticket
+from scistream.cli.common import CONTEXT, run, version_option
+from scistream.cli.requesting import SESSION, inbound_request, outbound_request
 from scistream.cli.telling import Teller
-from scistream.durations import parse_duration
-from scistream.terms import HELLO_TIMEOUT, MOCK_UID, Direction, Uid, parse_rate, parse_uid
+from scistream.terms import HELLO_TIMEOUT, Direction
 
 if TYPE_CHECKING:
     from scistream.client import SessionRequest
@@ -40,25 +37,6 @@ _PROGRAM: Final = "s2uc"
 # SIGHUP: the terminal was closed.
 _ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 
-_SESSION: Final = options_of(
-    click.option("--num-conn", type=int, metavar="NUMBER", help="Entry points; default: one for each target."),
-    click.option(
-        "--rate",
-        type=int,
-        metavar="KB/S",
-        help="Of application bytes; refused where the control server's engine cannot hold a stream to it.",
-    ),
-    click.option(
-        "--lease",
-        type=parse_duration,
-        metavar="TIME",
-        help="How long it lasts: 90 (seconds), 30m, 8h, unlimited; default: as the control server says.",
-    ),
-    switch("--mock", default=False, help="The deployed tools' fixed uid, which never has a key."),
-    click.option("--ticket", type=click.Path(path_type=Path), metavar="FILE", help="What one end hands to the other."),
-    click.option("--name", help="Name the session: one name, one uid. Again, nothing changes."),
-    SITE_SECRET,
-)
 _REMOTE_IP: Final = click.option(
     "--remote-ip",
     type=parse_remote_host,
@@ -105,34 +83,34 @@ def _end(number: int, _: object) -> NoReturn:
 @command.command(
     "inbound-request",
     epilog=examples(
-        "s2uc inbound-request --s2cs gateway.example --remote-ip localhost --receiver-ports 5074 --ticket beam.ticket",
+        "s2uc inbound-request --s2cs gateway.example --remote-ip localhost --receiver-ports 5074",
         "s2uc inbound-request --s2cs gateway.example --receiver-ports 5074 --name beam --ticket beam.ticket",
     ),
 )
 @S2CS
 @CHANNEL
 @AS_JSON
-@_SESSION
+@SESSION
 @_REMOTE_IP
 @RECEIVER_PORTS_OPTION
 def _inbound_request(remote_ip: str, receiver_ports: str, **options: Any) -> None:
     """Open the end in front of the service that is offered."""
     targets = _some(targets_at(remote_ip, receiver_ports), options["num_conn"])
-    _open(_request(_chosen_uid(options), Direction.INBOUND, targets, options), options)
+    _open(inbound_request(options, targets, len(targets)), options)
 
 
 @command.command(
     "outbound-request",
     epilog=examples(
-        "s2uc outbound-request --s2cs gateway.example --ticket beam.ticket",
         "s2uc outbound-request --s2cs gateway.example 7d1f3c5e 192.0.2.7:5100,192.0.2.7:5101",
+        "s2uc outbound-request --s2cs gateway.example --ticket beam.ticket",
     ),
 )
 @click.argument("uid_and_listeners", nargs=-1, metavar="[UID LISTENERS]")
 @S2CS
 @CHANNEL
 @AS_JSON
-@_SESSION
+@SESSION
 @_REMOTE_IP
 @RECEIVER_PORTS_OPTION
 @click.option(
@@ -141,32 +119,22 @@ def _inbound_request(remote_ip: str, receiver_ports: str, **options: Any) -> Non
 def _outbound_request(uid_and_listeners: tuple[str, ...], **options: Any) -> None:
     """Open the end in front of the application; LISTENERS are the inbound end's, with commas between.
 
-    With --receiver-ports, its entry points are at these ports of the gateway.
+    What your own inbound-request left on this machine is found by UID; from elsewhere, its ticket is handed over. With
+    --receiver-ports, its entry points are at these ports of the gateway.
     """
-    from scistream.client import SessionRequest
-
-    ticket = read_ticket(options["ticket"])
-    words = list(uid_and_listeners)
-    if len(words) != (0 if ticket else 1 if is_named(options) else 2):
-        raise click.UsageError("Name UID and LISTENERS, or --name and LISTENERS, or --ticket alone.")
     # Those of the targets stand in LISTENERS: here they are the entry points' own (U53).
     ports = parse_ports(options["receiver_ports"]) if was_said("receiver_ports") else ()
-    if ticket:
-        wishes = {"connections": options["num_conn"], "lease": options["lease"], "ports": ports}
-        _open(SessionRequest.of_ticket(ticket, rate=_rate(options), **wishes), options | {"name": None})
-    else:
-        uid = named_uid(options) if is_named(options) else parse_uid(words[0])
-        _open(_request(uid, Direction.OUTBOUND, parse_endpoints(words[-1:]), options, ports), options)
+    _open(outbound_request(uid_and_listeners, options, ports), options)
 
 
 @command.command(
     "prod-req",
-    epilog=examples("s2uc prod-req --s2cs gateway.example --num-conn 1 --ticket beam.ticket"),
+    epilog=examples("s2uc prod-req --s2cs gateway.example --num-conn 1"),
 )
 @S2CS
 @CHANNEL
 @AS_JSON
-@_SESSION
+@SESSION
 @click.option(
     "--wait",
     type=SECONDS,
@@ -177,8 +145,7 @@ def _outbound_request(uid_and_listeners: tuple[str, ...], **options: Any) -> Non
 )
 def _prod_req(wait: float, **options: Any) -> None:
     """Open an inbound end whose targets an application controller (appctrl) registers."""
-    _default(options, len(RECEIVER_PORTS.split(",")))
-    _open(_request(_chosen_uid(options), Direction.INBOUND, (), options), options, wait=wait)
+    _open(inbound_request(options, (), len(RECEIVER_PORTS.split(","))), options, wait=wait)
 
 
 for _command in (
@@ -186,6 +153,7 @@ for _command in (
     looking.status,
     looking.watch,
     changing.renew,
+    changing.renew_certificates,
     changing.drain,
     changing.release,
     completion.complete,
@@ -196,46 +164,14 @@ tokens.register(command)
 
 def _open(request: SessionRequest, options: dict[str, Any], *, wait: float | None = None) -> None:
     from scistream.cli.opening import open_and_tell
-    from scistream.client import make_wish
+    from scistream.client import make_wish, place_for
 
     # An outbound session has no ticket of its own.
-    ticket = options["ticket"] if request.direction is Direction.INBOUND else None
+    ticket = (options["ticket"] or place_for(request.uid)) if request.direction is Direction.INBOUND else None
     wish = make_wish(request, ticket, options["name"] or "")
     teller = Teller(_PROGRAM, options["as_json"], options["compat"])
     server = control_server(options["s2cs"], options)
     open_and_tell(server, wish, teller, wait=wait, verify=options.get("verify", False))
-
-
-def _request(
-    uid: Uid,
-    direction: Direction,
-    targets: tuple[Endpoint, ...],
-    options: dict[str, Any],
-    ports: tuple[int, ...] = (),
-) -> SessionRequest:
-    from scistream.client import SessionRequest
-
-    _default(options, len(ports or targets))
-    number, rate, lease = options["num_conn"], _rate(options), options["lease"]
-    return SessionRequest(uid, direction, targets, number, rate, lease=lease, ports=ports)
-
-
-def _rate(options: dict[str, Any]) -> int:
-    """What was asked for; 0 where nothing was said."""
-    return 0 if options["rate"] is None else parse_rate(options["rate"])
-
-
-def _default(options: dict[str, Any], connections: int) -> None:
-    if options["num_conn"] is None:
-        options["num_conn"] = connections
-
-
-def _chosen_uid(options: dict[str, Any]) -> Uid:
-    if options["mock"] and is_named(options):
-        raise click.UsageError("--mock and --name are two uids; say one of them.")
-    if options["mock"]:
-        return Uid(MOCK_UID)
-    return named_uid(options) if is_named(options) else Uid(str(uuid.uuid4()))
 
 
 def _some(targets: tuple[Endpoint, ...], connections: int | None) -> tuple[Endpoint, ...]:

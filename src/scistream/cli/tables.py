@@ -23,6 +23,7 @@ __all__ = [
     "server_card",
     "session_table",
     "spell_bytes",
+    "spell_encryption",
     "spell_lease",
     "spell_path",
     "spell_time",
@@ -35,7 +36,22 @@ _STYLES: Final = {
     SessionState.FAILED.value: "bold red",
 }
 _ARROW: Final = " -> "
-_COLUMNS: Final = ("UID", "DIRECTION", "STATE", "ENGINE", "AGE", "LEASE", "OPEN", "BYTES", "OWNER", "PATHS")
+_COLUMNS: Final = (
+    "UID",
+    "DIRECTION",
+    "STATE",
+    "ENGINE",
+    "ENCRYPTION",
+    "AGE",
+    "LEASE",
+    "OPEN",
+    "BYTES",
+    "OWNER",
+    "PATHS",
+)
+# What stands for an encryption that leaves the bytes readable.
+_READABLE: Final = {"none": "NOT ENCRYPTED", "legacy-psk": "NOT ENCRYPTED (legacy-psk)"}
+_NOT_YET: Final = "not negotiated yet"
 # Wider than any line: what is piped is cut by nobody.
 _ENDLESS: Final = 1_000_000
 
@@ -114,8 +130,9 @@ def _table(sessions: Sequence[Session], now: float) -> Table:
 
     table = Table(*_COLUMNS, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for session in sessions:
-        first = [session.uid, session.direction.value, _state(session), session.engine, _age(session, now)]
-        figures = [spell_lease(session, now), str(session.traffic.connections_open), _bytes(session), session.owner]
+        first = [session.uid, session.direction.value, _state(session), session.engine, _encryption(session)]
+        figures = [_age(session, now), spell_lease(session, now), str(session.traffic.connections_open)]
+        figures += [_bytes(session), session.owner]
         table.add_row(*first, *figures, ", ".join(spell_path(session)))
     return table
 
@@ -128,6 +145,7 @@ def _blocks(sessions: Sequence[Session], now: float) -> Text:
         figures = [f"age {_age(session, now)}", f"lease {spell_lease(session, now)}"]
         figures += [f"{session.traffic.connections_open} open", _bytes(session), session.owner]
         text.append(session.uid, "bold").append(f"  {session.direction.value}  ").append_text(_state(session))
+        text.append("  ").append_text(_encryption(session))
         text.append("".join(f"\n  {line}" for line in (", ".join(figures), *spell_path(session))) + "\n")
     return text
 
@@ -136,6 +154,17 @@ def _state(session: Session) -> Text:
     from rich.text import Text
 
     return Text(session.state, _STYLES.get(session.state, ""))
+
+
+def _encryption(session: Session) -> Text:
+    from rich.text import Text
+
+    return Text(spell_encryption(session), "bold red" if session.is_readable else "")
+
+
+def spell_encryption(session: Session) -> str:
+    """What protects a session's bytes between the gateways; what does not is told in capitals."""
+    return _READABLE.get(session.encryption, session.encryption)
 
 
 def card(session: Session, *, now: float) -> str:
@@ -148,7 +177,15 @@ def card(session: Session, *, now: float) -> str:
         "failure": session.failure,
         "entry points": "\n".join(spell_path(session)),
         "engine": session.engine,
-        "encryption": {"none": "none between the gateways"}.get(session.encryption, session.encryption),
+        "encryption": spell_encryption(session),
+        "cipher": session.cipher or (_NOT_YET if session.is_keyed else ""),
+        "peer": session.peer or (_NOT_YET if session.is_keyed else ""),
+        "certificate": f"until {spell_time(session.certificate_expires)}, renewed before"
+        if session.certificate_expires
+        else "",
+        "transport": session.transport,
+        "sources": ", ".join(session.sources),
+        "half-close": "every byte is kept where a side closes early" if session.half_close else "",
         "owner": _spell_owner(session.owner),
         "connections": f"{traffic.connections_open} open, {traffic.connections_total} in all",
         "bytes": f"{spell_bytes(traffic.bytes_to_targets)} to the targets, "
@@ -159,6 +196,7 @@ def card(session: Session, *, now: float) -> str:
         "opened": f"{spell_time(session.opened)} ({_age(session, now)} ago)" if session.opened else "",
         "lease": _spell_end(session, now),
         "restarts": str(session.restarts or ""),
+        "warnings": "\n".join(session.warnings),
     }
     return _lines(facts)
 
@@ -189,6 +227,8 @@ def server_card(address: str, facts: ServerFacts, *, now: float) -> str:
         "sessions": str(facts.sessions),
         "ports": f"{facts.ports_free} of {facts.port_range} are free",
         "engine": f"{facts.engine} (installed: {', '.join(engines)})",
+        "encryption": ", ".join(facts.in_use.offered) if facts.in_use else "",
+        "old clients": facts.old_clients,
         "leases": f"{_spell_limit(facts.default_lease)} by default, {_spell_limit(facts.longest_lease)} at most",
         "certificate": _spell_certificate(facts, now),
         "metrics": facts.metrics_address or "off",
@@ -223,5 +263,6 @@ def event_line(event: SessionEvent) -> str:
     state = "" if session.state == event.kind else f" {session.state}"
     words = f": {event.words}" if event.words else ""
     paths = ", ".join(spell_path(session))
-    what = f"{event.kind:<10} {session.uid} {session.direction.value}{state}"
+    readable = f" {spell_encryption(session)}" if session.is_readable else ""
+    what = f"{event.kind:<10} {session.uid} {session.direction.value}{state}{readable}"
     return f"{spell_time(event.time)}  {what}  {paths}{words}".rstrip()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scistream.cli.calling import spell_channel
 from scistream.cli.common import tell
 from scistream.errors import Code, SciStreamError
-from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction, SessionState, Uid
+from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction, SessionState, Transport, Uid
 
 if TYPE_CHECKING:
     from scistream.client import ControlServer, Outcome, Session, SessionRequest
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["Teller", "next_step", "spell_registration", "way_out"]
 
 _PROTECTION = {
-    "none": "not encrypted between the gateways",
+    "": "it does not tell what protects the bytes between the gateways",
+    "none": "NOT encrypted between the gateways",
+    "tls": "TLS 1.3 with certificates of its own between the gateways",
     "tls-psk": "TLS 1.3 with a key of its own between the gateways",
+    "legacy-psk": "NOT encrypted between the gateways, and authenticated by a key that is no secret",
 }
 # By what was done about a session that was not as wished for.
 _DONE = {
@@ -32,6 +35,10 @@ _DONE = {
 }
 # What only the other facility knows.
 _CONTROL_SERVER, _CERTIFICATE = "ITS_CONTROL_SERVER", "ITS_CERTIFICATE"
+_HAND_OVER = (
+    "  Another user, or another machine, needs the ticket for that: hand it over, and say --ticket FILE in place of "
+    "the uid and the listeners."
+)
 _TO_FILL_IN = (
     f"  Two words of it are the other facility's to fill in: {_CONTROL_SERVER} is the address of its own control "
     f"server, {_CERTIFICATE} the file with that control server's certificate (or its facility's CA)."
@@ -94,9 +101,14 @@ class Teller:
             self.say(_lease(session, server))
         if ticket:
             self.say(f"Ticket: {ticket}")
-        command = _next_command(session, ticket)
+        for warning in session.warnings:
+            self.warn(warning)
+        is_kept = _is_kept(session, ticket)
+        command = _next_command(session, None if is_kept else ticket)
         if session.direction is Direction.INBOUND:
             self.say(f"At the other end: {command}")
+            if is_kept:
+                self.say(_HAND_OVER)
             self.say(_TO_FILL_IN)
         else:
             self.say("The application connects to an entry point above.")
@@ -110,9 +122,19 @@ class Teller:
 
 
 def _how(session: Session) -> str:
-    parts = [session.engine, _PROTECTION.get(session.encryption, session.encryption)]
-    told = ", ".join(part for part in parts if part)
-    return f" ({told})" if told else ""
+    parts = [
+        session.engine,
+        "UDP" if session.transport == Transport.UDP.value else "",
+        _PROTECTION.get(session.encryption, session.encryption),
+    ]
+    return f" ({', '.join(part for part in parts if part)})"
+
+
+def _is_kept(session: Session, ticket: Path | None) -> bool:
+    """Whether the same user's outbound request finds the ticket by the uid."""
+    from scistream.client import place_for
+
+    return ticket is not None and ticket == place_for(session.uid)
 
 
 def _next_command(session: Session, ticket: Path | None) -> str | None:

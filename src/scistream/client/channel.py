@@ -14,15 +14,20 @@ from scistream.client.dialing import open_channel
 from scistream.client.facts import AuthenticationFacts, ServerFacts, read_authentication, read_facts
 from scistream.client.failures import Attempt, failure_of
 from scistream.client.pending import Pending, Watch
+from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session, SessionEvent, reachable, read_event, read_session
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import (
     AUTHORIZATION,
     DIRECTION_METADATA,
+    ENCRYPTION_METADATA,
+    HALF_CLOSE_METADATA,
     LEASE_METADATA,
     PORTS_METADATA,
     RATE_METADATA,
     SESSION_KEY_METADATA,
+    SOURCES_METADATA,
+    TRANSPORT_METADATA,
     control_pb2,
     control_pb2_grpc,
     operations_pb2,
@@ -68,31 +73,16 @@ class Connection:
         """Close the channel; calls under way are cancelled."""
         self._channel.close()
 
-    def request(  # noqa: PLR0913 - all that can be asked for
-        self,
-        uid: Uid,
-        direction: Direction,
-        connections: int,
-        rate: int = 0,
-        *,
-        lease: float | None = None,
-        ports: Iterable[int] = (),
-        timeout: float | None = None,
-    ) -> Pending[Answer]:
+    def request(self, asked: SessionRequest, *, timeout: float | None = None) -> Pending[Answer]:
         """Ask for a session. The answer comes when its end was registered by a `hello`, or `timeout` seconds later.
 
-        `rate` is in kb/s, 0 for none; `lease` in seconds, 0 for no end, None for the control server's default; `ports`
-        are the entry points', none for any. A control server with the old protocol only heeds none of the three.
+        A control server with the old protocol only heeds nothing but uid, direction and number of entry points.
         """
-        message = control_pb2.Request(uid=uid, role=direction.role, num_conn=connections, rate=rate)
-        attempt = Attempt("open a session", timeout or self._timeout, uid)
-        asked = {
-            LEASE_METADATA: "" if lease is None else str(lease),
-            PORTS_METADATA: ",".join(map(str, ports)),
-            RATE_METADATA: str(rate) if rate else "",
-        }
-        extra = tuple((key, value) for key, value in asked.items() if value)
-        return self._start(self._control.req, message, attempt, self._read_answer, extra)
+        message = control_pb2.Request(
+            uid=asked.uid, role=asked.direction.role, num_conn=asked.connections, rate=asked.rate
+        )
+        attempt = Attempt("open a session", timeout or self._timeout, asked.uid)
+        return self._start(self._control.req, message, attempt, self._read_answer, _wishes(asked))
 
     def hello(
         self, uid: Uid, direction: Direction, targets: Iterable[Endpoint], *, timeout: float | None = None
@@ -169,6 +159,16 @@ class Connection:
         message = operations_pb2.DrainSessionRequest(uid=uid, direction=_spell(direction))
         attempt = Attempt("drain a session", self._timeout, uid)
         return self._finish(self._operations.DrainSession, message, attempt, self._read_sessions)
+
+    def renew_certificates(self, uid: Uid, direction: Direction | None = None) -> tuple[Session, ...]:
+        """Have new connections prove the gateway with a new certificate; running ones go on.
+
+        Raises:
+            SciStreamError: UID_UNKNOWN, SESSION_NOT_ACTIVE, ENGINE_CANNOT, OLD_CONTROL_SERVER and others.
+        """
+        message = operations_pb2.RenewCertificatesRequest(uid=uid, direction=_spell(direction))
+        attempt = Attempt("renew the certificates of a session", self._timeout, uid)
+        return self._finish(self._operations.RenewCertificates, message, attempt, self._read_sessions)
 
     def watch(
         self, uid: Uid | None = None, direction: Direction | None = None, *, timeout: float | None = None
@@ -262,6 +262,20 @@ class Connection:
 
     def _read_sessions(self, message: Any) -> tuple[Session, ...]:
         return tuple(read_session(session, self.control_server.address) for session in message.sessions)
+
+
+def _wishes(asked: SessionRequest) -> _Metadata:
+    """What the deployed messages have no field for. Who does not tell the encryption is taken for a deployed client."""
+    told = {
+        ENCRYPTION_METADATA: asked.encryption.value,
+        HALF_CLOSE_METADATA: "1" if asked.half_close else "",
+        LEASE_METADATA: "" if asked.lease is None else str(asked.lease),
+        PORTS_METADATA: ",".join(map(str, asked.ports)),
+        RATE_METADATA: str(asked.rate) if asked.rate else "",
+        SOURCES_METADATA: ",".join(map(str, asked.sources)),
+        TRANSPORT_METADATA: asked.transport.value,
+    }
+    return tuple((key, value) for key, value in told.items() if value)
 
 
 def _spell(direction: Direction | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session
 from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
-from scistream.terms import MOCK_UID, Direction
+from scistream.terms import Direction
 
 __all__ = ["Action", "Decision", "Outcome", "Wish", "decide", "differences", "make_wish", "outcome"]
 
@@ -74,8 +74,6 @@ class Wish:
     def keyed_request(self) -> SessionRequest:
         """The request with the session's key: the ticket's, so that the other end's copy stays good, or a new one."""
         request = self.request
-        if request.uid == MOCK_UID:
-            return dataclasses.replace(request, key=None)
         if request.direction is Direction.OUTBOUND or request.key:
             return request
         return dataclasses.replace(request, key=(self.held and self.held.key) or tickets.new_key())
@@ -154,8 +152,7 @@ def differences(session: Session, request: SessionRequest, *, any_targets: bool 
     # Who says nothing of a rate is content with any; a deployed client always says one, and means nothing by it.
     if request.rate and session.rate != request.rate:
         found.append(f"rate {session.rate or 'none'}, not {request.rate}")
-    if request.encryption and session.encryption and session.encryption != request.encryption:
-        found.append(f"encryption {session.encryption}, not {request.encryption}")
+    found += _unlike_carried(session, request)
     ports = tuple(entry_point.port for entry_point in parse_endpoints(session.entry_points))
     if request.ports and ports != request.ports:
         found.append(f"ports {_listed(ports)}, not {_listed(request.ports)}")
@@ -170,6 +167,18 @@ def _is_retargeted(wish: Wish, before: Session) -> bool:
 
 def _leads_elsewhere(session: Session, request: SessionRequest) -> bool:
     return _in_turn(parse_endpoints(session.targets), request) != _in_turn(request.targets, request)
+
+
+def _unlike_carried(session: Session, request: SessionRequest) -> Iterator[str]:
+    """How the bytes are carried otherwise than it is wished for."""
+    if session.encryption and not request.takes(session.encryption):
+        yield f"encryption {session.encryption}, not {request.encryption.value}"
+    if session.transport != request.transport.value:
+        yield f"transport {session.transport}, not {request.transport.value}"
+    if session.sources != (sources := tuple(map(str, request.sources))):
+        yield f"sources {_listed(session.sources) or 'all'}, not {_listed(sources) or 'all'}"
+    if session.half_close != request.half_close:
+        yield f"half-close {session.half_close}, not {request.half_close}"
 
 
 def _listed(values: Iterable[Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from scistream.addresses import PortRange
 from scistream.client import tickets
-from scistream.client.abilities import agree, check_server, check_wishes
+from scistream.client.abilities import check_facts, check_server, granted
 from scistream.client.channel import Connection
 from scistream.client.comparison import Action, Decision, Outcome, Wish, decide, make_wish, outcome
 from scistream.client.draining import drain_session
@@ -22,9 +22,9 @@ from scistream.client.requests import SessionRequest
 from scistream.client.retargeting import reopening, retarget
 from scistream.client.sessions import Session
 from scistream.errors import Code, SciStreamError
-from scistream.terms import MOCK_UID, Direction, Encryption, SessionState, Uid
+from scistream.terms import Direction, SessionState, Uid
 
-__all__ = ["check_ticket", "ensure_absent", "ensure_session", "plan_absent", "plan_session"]
+__all__ = ["ensure_absent", "ensure_session", "plan_absent", "plan_session"]
 
 _IN_THE_MAKING: Final = frozenset({SessionState.REQUESTED.value, SessionState.REGISTERED.value})
 
@@ -188,26 +188,6 @@ def _look_at_all(connection: Connection, uid: Uid, direction: Direction | None) 
     return found[0].as_dict() if found else None
 
 
-def check_ticket(connection: Connection, wish: Wish) -> None:
-    """Refuse an inbound session whose key would go into no ticket, before anything is opened.
-
-    Raises:
-        SciStreamError: TICKET_WANTED, what the control server says, or why it cannot be talked to.
-    """
-    request = wish.request
-    # The mock uid never has a key, with a ticket or without: the control server says so.
-    if wish.ticket or request.direction is Direction.OUTBOUND or request.uid == MOCK_UID:
-        return
-    try:
-        facts = connection.server_facts()
-    except SciStreamError as error:
-        if is_old(error):
-            return
-    if facts.encryption == Encryption.TLS_PSK.value:
-        server = str(connection.control_server.address)
-        raise SciStreamError(Code.TICKET_WANTED, server=server, engine=facts.engine)
-
-
 def _foreseen(connection: Connection, request: SessionRequest, decision: Decision) -> Session | None:
     """The session as it would be."""
     if decision.opens:
@@ -219,11 +199,17 @@ def _foreseen(connection: Connection, request: SessionRequest, decision: Decisio
 
 def _predicted(connection: Connection, request: SessionRequest, before: Session | None) -> Session:
     facts = connection.server_facts()
-    agree(connection, request, facts.engine, facts.encryption)
-    check_wishes(request, facts)
+    check_facts(connection, request, facts)
     _check_ports(facts, request, len(before.entry_points) if before else 0)
     planned = Session.untold(request.uid, request.direction, (), request.targets, request.connections, request.rate)
-    return dataclasses.replace(planned, engine=facts.engine, encryption=facts.encryption)
+    return dataclasses.replace(
+        planned,
+        engine=facts.engine,
+        encryption=granted(connection, request, facts),
+        transport=request.transport.value,
+        sources=tuple(map(str, request.sources)),
+        half_close=request.half_close,
+    )
 
 
 def _check_ports(facts: ServerFacts, request: SessionRequest, held: int) -> None:

@@ -15,9 +15,12 @@ _PLAIN: Final = "────▶"
 _ENCRYPTED: Final = "════▶"
 _LEGENDS: Final = {
     Encryption.NONE.value: f"{_PLAIN} TCP as the application speaks it; nothing is encrypted on the way",
+    Encryption.TLS.value: f"{_ENCRYPTED} TLS 1.3, with certificates that only the two gateways of this stream have",
     Encryption.TLS_PSK.value: f"{_ENCRYPTED} TLS 1.3, with a key that only the two gateways of this stream have",
+    Encryption.LEGACY_PSK.value: f"{_PLAIN} TCP between deployed Stunnels; nothing is encrypted on the way",
 }
-_TITLES: Final = {"haproxy": "HAProxy", "nginx": "Nginx", "stunnel": "Stunnel"}
+_KEYED: Final = frozenset(each.value for each in Encryption if each.needs_key)
+_TITLES: Final = {"haproxy": "HAProxy", "nftables": "nftables", "nginx": "Nginx", "stunnel": "Stunnel"}
 
 
 def draw_path(
@@ -40,7 +43,7 @@ def draw_path(
     width = max(len(row[0]) for row in rows) if rows else 0
     near = _box([row[1] for row in rows], _title("outbound", facilities[0]), _engine(outbound))
     far = _box([row[2] for row in rows], _title("inbound", facilities[1]), _engine(inbound))
-    between = _ENCRYPTED if _encryption(inbound, outbound) == Encryption.TLS_PSK.value else _PLAIN
+    between = _ENCRYPTED if _encryption(inbound, outbound) in _KEYED else _PLAIN
     gap = " " * len(between)
     drawing = [f"{'':{width}} {gap}{near[0]}{gap}{far[0]}"]
     for row, left, right in zip(rows, near[1:], far[1:], strict=False):

@@ -9,7 +9,14 @@ from scistream.client.sessions import moment, plain
 from scistream.errors import one_line
 from scistream.protocol import operations_pb2 as wire
 
-__all__ = ["AuthenticationFacts", "EngineFacts", "ServerFacts", "read_authentication", "read_facts"]
+__all__ = [
+    "AbilityFacts",
+    "AuthenticationFacts",
+    "EngineFacts",
+    "ServerFacts",
+    "read_authentication",
+    "read_facts",
+]
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,26 @@ class AuthenticationFacts:
 
 
 @dataclass(frozen=True)
+class AbilityFacts:
+    """Whether an engine has a feature here and now; `words` say why not."""
+
+    feature: str
+    can: bool
+    words: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The ability as plain data."""
+        return plain(self)
+
+
+@dataclass(frozen=True)
 class EngineFacts:
     """One engine of a control server; `version` and `program` are empty where it is not installed.
 
-    `can_limit_rate` says whether it can hold a session to a rate.
+    `encryption` is what a session gets that asks for `tls`, "none" where there is no such thing; `encryptions` are all
+    that it has. `can_limit_rate` says whether it can hold a session to a rate, `abilities` all else; `privileges` are
+    what the control server needs for it. Control servers from before encryption was asked for tell no `encryptions` and
+    no `abilities`.
     """
 
     name: str
@@ -47,10 +70,18 @@ class EngineFacts:
     program: str
     encryption: str
     can_limit_rate: bool = False
+    encryptions: tuple[str, ...] = ()
+    abilities: tuple[AbilityFacts, ...] = ()
+    privileges: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The engine as plain data."""
-        return plain(self)
+        return plain(self) | {"abilities": [ability.as_dict() for ability in self.abilities]}
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """What its sessions can be encrypted with, the preferred first."""
+        return self.encryptions or ((self.encryption,) if self.encryption else ())
 
 
 @dataclass(frozen=True)
@@ -58,7 +89,7 @@ class ServerFacts:
     """What a control server is; times are seconds since the epoch, `certificate_expires` is 0 without a certificate.
 
     `default_lease` and `longest_lease` are in seconds, 0 for no end; `metrics_address` is empty where metrics are off;
-    `warnings` are sentences that its operator should know.
+    `warnings` are sentences that its operator should know; `old_clients` is what sessions of deployed clients get.
     """
 
     version: str
@@ -78,23 +109,15 @@ class ServerFacts:
     longest_lease: float = 0.0
     metrics_address: str = ""
     warnings: tuple[str, ...] = ()
+    old_clients: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The facts as plain data."""
         return plain(self) | {"engines": [engine.as_dict() for engine in self.engines]}
 
     @property
-    def encryption(self) -> str:
-        """What protects the bytes of the sessions that are opened now: the encryption of the engine in use."""
-        return self._in_use.encryption if self._in_use else ""
-
-    @property
-    def can_limit_rate(self) -> bool:
-        """Whether the sessions that are opened now can be held to a rate."""
-        return self._in_use is not None and self._in_use.can_limit_rate
-
-    @property
-    def _in_use(self) -> EngineFacts | None:
+    def in_use(self) -> EngineFacts | None:
+        """The engine of the sessions that are opened now."""
         return next((engine for engine in self.engines if engine.name == self.engine), None)
 
 
@@ -118,6 +141,7 @@ def read_facts(message: wire.ServerFacts) -> ServerFacts:
         longest_lease=moment(message.longest_lease),
         metrics_address=one_line(message.metrics_address),
         warnings=tuple(map(one_line, message.warnings)),
+        old_clients=one_line(message.old_clients),
     )
 
 
@@ -142,4 +166,7 @@ def _read_engine(message: wire.Engine) -> EngineFacts:
         program=one_line(message.program),
         encryption=one_line(message.encryption),
         can_limit_rate=message.can_limit_rate,
+        encryptions=tuple(map(one_line, message.encryptions)),
+        abilities=tuple(AbilityFacts(one_line(one.feature), one.can, one_line(one.words)) for one in message.abilities),
+        privileges=one_line(message.privileges),
     )

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from scistream.addresses import Endpoint, parse_endpoints
-from scistream.client.abilities import agree, check_server, too_old
+from scistream.client.abilities import check_kept_encryption, check_server, too_old
 from scistream.client.channel import Answer, Connection, Pending
 from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session
@@ -54,10 +54,12 @@ def open_session(
     Whatever goes wrong, Ctrl-C included, leaves nothing behind, and is raised as it was.
 
     Raises:
-        SciStreamError: NO_TARGETS, ENCRYPTION_MISMATCH, what the control server says, or why it cannot be talked to.
+        SciStreamError: NO_TARGETS, SESSION_KEY_MISSING, what `check_server` raises, what the control server says, or
+            why it cannot be talked to.
     """
     if not request.targets:
         raise SciStreamError(Code.NO_TARGETS, uid=request.uid)
+    request.require_key()
     check_server(connection, request)
 
     def answer(pending: Pending[Answer]) -> Answer:
@@ -71,8 +73,8 @@ def await_session(connection: Connection, request: SessionRequest, *, wait: floa
     """Open a session whose end an application controller registers, within `wait` seconds. It names the targets.
 
     Raises:
-        SciStreamError: HELLO_TIMEOUT, OLD_CONTROL_SERVER, NO_TARGETS, what the control server says, or why it cannot
-            be talked to.
+        SciStreamError: HELLO_TIMEOUT, NO_TARGETS, SESSION_KEY_MISSING, what `check_server` raises, what the control
+            server says, or why it cannot be talked to.
     """
 
     def answer(pending: Pending[Answer]) -> Answer:
@@ -83,6 +85,7 @@ def await_session(connection: Connection, request: SessionRequest, *, wait: floa
                 raise
             raise SciStreamError(Code.HELLO_TIMEOUT, uid=request.uid, seconds=wait) from None
 
+    request.require_key()
     check_server(connection, request)
     return _opened(connection, request, wait, answer)
 
@@ -191,19 +194,11 @@ def _first(*calls: _Call) -> None:
 def _opened(
     connection: Connection, request: SessionRequest, timeout: float, answer: Callable[[Pending[Answer]], Answer]
 ) -> Session:
-    pending = connection.request(
-        request.uid,
-        request.direction,
-        request.connections,
-        request.rate,
-        lease=request.lease,
-        ports=request.ports,
-        timeout=timeout,
-    )
+    pending = connection.request(request, timeout=timeout)
     try:
         answered = answer(pending)
         targets = request.targets or parse_endpoints(answered.targets)
-        connection.update(request.uid, request.direction, targets, key=request.key)
+        connection.update(request.uid, request.direction, targets, key=request.sent_key)
         return _described(connection, request, answered, targets)
     except BaseException as error:
         told = pending.failure(_REFUSAL_SECONDS)
@@ -242,7 +237,7 @@ def _described(
         if error.code is not Code.OLD_CONTROL_SERVER:
             raise
     else:
-        agree(connection, request, session.engine, session.encryption)
+        check_kept_encryption(connection, request, session)
         _check_kept(connection, request, session)
         return session
     return Session.untold(

@@ -10,7 +10,6 @@ from scistream.client.comparison import Decision, Wish
 from scistream.client.opening import write_ticket
 from scistream.client.sessions import Session
 from scistream.errors import Code, SciStreamError
-from scistream.terms import MOCK_UID
 
 __all__ = ["reopening", "retarget"]
 
@@ -30,9 +29,8 @@ def retarget(connection: Connection, wish: Wish) -> Session:
     """
     request = wish.request
     key = request.key or (wish.held.key if wish.held else None)
-    if request.uid == MOCK_UID:
-        key = None
-    connection.update(request.uid, request.direction, request.targets, key=key)
+    sent = key if request.encryption.needs_key else None
+    connection.update(request.uid, request.direction, request.targets, key=sent)
     session = connection.describe(request.uid, request.direction)[0]
     write_ticket(connection, wish, session, key)
     return session

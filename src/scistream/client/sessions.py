@@ -13,7 +13,7 @@ from typing import Any, Final
 from scistream.addresses import Endpoint
 from scistream.errors import one_line
 from scistream.protocol import operations_pb2 as wire
-from scistream.terms import Direction, Encryption, SessionState, Uid, parse_direction, parse_uid
+from scistream.terms import Direction, Encryption, SessionState, Transport, Uid, parse_direction, parse_uid
 
 __all__ = [
     "Session",
@@ -26,6 +26,7 @@ __all__ = [
     "read_session",
 ]
 
+_KEYED: Final = frozenset(each.value for each in Encryption if each.needs_key)
 # Seconds since the epoch: what comes after it cannot be spelled.
 _YEAR_9999: Final = 253_370_764_800
 
@@ -54,8 +55,12 @@ class Session:
 
     `entry_points` and `targets` are addresses as text; `rate` is in kb/s as asked for, 0 where none was. Times are
     seconds since the epoch: `opened`, `lease_expires` (0: it has no end) and `idle_since` (0: not known). `restarts`
-    counts data servers that were started in place of one that had ended. Against a control server with the old
-    protocol only, `engine`, `encryption` and `owner` are empty and `opened` is 0.
+    counts data servers that were started in place of one that had ended. `transport` is tcp or udp; `sources` are the
+    networks whose hosts may connect, none for all. `cipher` and `peer` are what the data server and the other gateway's
+    agreed on last, empty where there was no connection yet or it does not tell. `warnings` are sentences that belong
+    into every status. `certificate_expires` is when the certificate ends that the data server proves itself with, 0
+    where it has none; it is replaced long before. Against a control server with the old protocol only, `engine`,
+    `encryption` and `owner` are empty and `opened` is 0.
     """
 
     uid: Uid
@@ -74,6 +79,13 @@ class Session:
     idle_since: float = 0.0
     restarts: int = 0
     traffic: Traffic = field(default_factory=Traffic)
+    transport: str = Transport.TCP.value
+    sources: tuple[str, ...] = ()
+    half_close: bool = False
+    cipher: str = ""
+    peer: str = ""
+    warnings: tuple[str, ...] = ()
+    certificate_expires: float = 0.0
 
     @classmethod
     def untold(  # noqa: PLR0913, PLR0917 - all that is known of a session
@@ -109,7 +121,12 @@ class Session:
     @property
     def is_keyed(self) -> bool:
         """Whether its data server needs the key that the stream's two gateways share."""
-        return self.encryption == Encryption.TLS_PSK.value
+        return self.encryption in _KEYED
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it is known that the bytes can be read on their way between the gateways."""
+        return bool(self.encryption) and not self.is_keyed
 
     def as_dict(self) -> dict[str, Any]:
         """The session as plain data."""
@@ -157,6 +174,14 @@ def read_session(message: wire.Session, server: Endpoint) -> Session:
         idle_since=moment(message.idle_since),
         restarts=message.restarts,
         traffic=_read_traffic(message.traffic),
+        # Control servers from before UDP say nothing.
+        transport=one_line(message.transport) or Transport.TCP.value,
+        sources=tuple(map(one_line, message.sources)),
+        half_close=message.half_close,
+        cipher=one_line(message.cipher),
+        peer=one_line(message.peer),
+        warnings=tuple(map(one_line, message.warnings)),
+        certificate_expires=moment(message.certificate_expires),
     )
 
 

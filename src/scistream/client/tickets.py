@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,14 +20,17 @@ from scistream.addresses import Endpoint, parse_endpoints
 from scistream.client.names import parse_name
 from scistream.client.sessions import Session
 from scistream.errors import Code, SciStreamError
+from scistream.places import state_directory
 from scistream.protocol import SESSION_KEY_SIZE
-from scistream.terms import Encryption, Uid, parse_connections, parse_uid
+from scistream.terms import Encryption, Transport, Uid, parse_connections, parse_uid
 
-__all__ = ["Ticket", "new_key", "of_session", "read", "write"]
+__all__ = ["Ticket", "new_key", "of_session", "place_of", "read", "write"]
 
 _VERSION: Final = 1
 _MAX_SIZE: Final = 64 * 1024
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_ENCRYPTIONS: Final = frozenset(each.value for each in Encryption)
+_TRANSPORTS: Final = frozenset(each.value for each in Transport)
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class Ticket:
     """What the outbound end needs to know of an inbound session.
 
     `entry_points` are the inbound gateway's, `control_server` and `targets` are there for people and for control
-    servers that cannot be asked. `key` is None where the data servers do not encrypt. `encryption` is what protects the
-    bytes between the gateways, empty where nobody said.
+    servers that cannot be asked. `key` is None where the data servers do not encrypt. `encryption` is what the inbound
+    end has, None where an earlier version did not write it. `deployed` says that its control server speaks the old
+    protocol only; there, `encryption` is what was asked for.
     """
 
     uid: Uid
@@ -46,7 +50,9 @@ class Ticket:
     control_server: Endpoint
     targets: tuple[Endpoint, ...]
     key: bytes | None = field(default=None, repr=False)
-    encryption: str = ""
+    encryption: Encryption | None = None
+    transport: Transport = Transport.TCP
+    deployed: bool = False
 
 
 def new_key() -> bytes:
@@ -54,8 +60,18 @@ def new_key() -> bytes:
     return secrets.token_bytes(SESSION_KEY_SIZE)
 
 
-def of_session(session: Session, *, control_server: Endpoint, name: str = "", key: bytes | None = None) -> Ticket:
-    """The ticket of an inbound session; the key goes in only where the data servers encrypt with it."""
+def of_session(
+    session: Session,
+    *,
+    control_server: Endpoint,
+    name: str = "",
+    key: bytes | None = None,
+    asked: Encryption = Encryption.TLS,
+) -> Ticket:
+    """The ticket of an inbound session; the key goes in only where the data servers encrypt with it.
+
+    `asked` is the encryption that was asked for: what a deployed control server has, which tells nothing.
+    """
     return Ticket(
         uid=session.uid,
         name=name,
@@ -64,7 +80,9 @@ def of_session(session: Session, *, control_server: Endpoint, name: str = "", ke
         control_server=control_server,
         targets=parse_endpoints(session.targets),
         key=key if session.is_keyed else None,
-        encryption=session.encryption,
+        encryption=Encryption(session.encryption) if session.encryption in _ENCRYPTIONS else asked,
+        transport=Transport.UDP if session.transport == Transport.UDP.value else Transport.TCP,
+        deployed=not session.encryption,
     )
 
 
@@ -93,7 +111,25 @@ def write(path: Path, ticket: Ticket) -> None:
     Raises:
         SciStreamError: FILE_UNWRITABLE.
     """
+    if path.parent == _kept():
+        _make_room(path)
     atomic_files.write(path, f"{json.dumps(_plain(ticket), indent=2)}\n".encode())
+
+
+def place_of(uid: Uid) -> Path:
+    """Where the ticket of an inbound session is kept for this user, who named no place for it."""
+    return _kept() / uid
+
+
+def _kept() -> Path:
+    return state_directory() / "tickets"
+
+
+def _make_room(path: Path) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path), reason=error.strerror or str(error)) from None
 
 
 def _plain(ticket: Ticket) -> dict[str, Any]:
@@ -106,7 +142,9 @@ def _plain(ticket: Ticket) -> dict[str, Any]:
         "control_server": str(ticket.control_server),
         "targets": [str(target) for target in ticket.targets],
         "key": ticket.key.hex() if ticket.key else None,
-        "encryption": ticket.encryption,
+        "encryption": ticket.encryption.value if ticket.encryption else "",
+        "transport": ticket.transport.value,
+        "deployed": ticket.deployed,
     }
 
 
@@ -137,6 +175,8 @@ def _parse(body: Any) -> Ticket:
         targets=_endpoints(body, "targets"),
         key=_key(body),
         encryption=_encryption(body),
+        transport=Transport(_word(body, "transport", _TRANSPORTS, Transport.TCP.value)),
+        deployed=bool(_field({"deployed": False} | body, "deployed", lambda value: isinstance(value, bool))),
     )
 
 
@@ -175,11 +215,17 @@ def _key(body: Mapping[str, Any]) -> bytes | None:
     return key
 
 
-def _encryption(body: Mapping[str, Any]) -> str:
+def _encryption(body: Mapping[str, Any]) -> Encryption | None:
     """Earlier tickets do not have the field: there, the key alone tells."""
     if "encryption" not in body:
-        return Encryption.TLS_PSK.value if body.get("key") else ""
-    return str(_field(body, "encryption", lambda value: value in ["", *(one.value for one in Encryption)]))
+        return Encryption.TLS_PSK if body.get("key") else None
+    word = _word(body, "encryption", _ENCRYPTIONS | {""}, "")
+    return Encryption(word) if word else None
+
+
+def _word(body: Mapping[str, Any], key: str, words: Collection[str], default: str) -> str:
+    """One of some words; where the field is missing, the default."""
+    return str(_field({key: default} | dict(body), key, lambda value: isinstance(value, str) and value in words))
 
 
 def _wrong(key: str) -> SciStreamError:

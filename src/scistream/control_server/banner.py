@@ -16,7 +16,7 @@ from scistream.control_server.configuration import Settings
 from scistream.control_server.state_directory import Announcement
 from scistream.engines.base import Engine
 from scistream.errors import SciStreamError
-from scistream.terms import NO_AUTH
+from scistream.terms import NO_AUTH, OldClients
 
 __all__ = ["announcement", "expiry", "tell", "warnings"]
 
@@ -67,12 +67,37 @@ def expiry(certificate: CertificateFacts | None, now: datetime.datetime) -> Iter
 
 def warnings(settings: Settings, engine: Engine, certificate: CertificateFacts | None) -> Iterator[str]:
     """What an operator might not want, a sentence each."""
+    yield from _of_access(settings)
+    yield from _of_channel(settings, certificate)
+    try:
+        engine.locate()
+    except SciStreamError as error:
+        yield f"no session can start yet: {error}"
+    else:
+        if words := engine.shortfall():
+            yield f"no session can start yet: {engine.title}: {words}"
+
+
+def _of_access(settings: Settings) -> Iterator[str]:
     if not settings.authenticates:
         if settings.compat:
             yield "--compat: the deployed defaults hold, and with them authentication is off"
         yield f"{NO_AUTH}: everyone who reaches {settings.address} may open, see and release streams"
     elif not settings.ssl:
         yield "--ssl=False: tokens travel as plain text, and whoever reads one can use it"
+    if not settings.allowed_targets:
+        yield "every host and port that this gateway reaches may be asked for as a target; --allowed-targets narrows it"
+    if words := _OLD_CLIENTS.get(settings.for_old_clients):
+        yield f"old_clients = {settings.for_old_clients.value}: sessions of deployed clients are {words}"
+
+
+_OLD_CLIENTS: Final = {
+    OldClients.PLAIN: "not encrypted between the gateways",
+    OldClients.LEGACY_PSK: "authenticated by their uid, which is no secret, and not encrypted",
+}
+
+
+def _of_channel(settings: Settings, certificate: CertificateFacts | None) -> Iterator[str]:
     if certificate is None:
         yield "--ssl=False: the control channel is plain text, and no session key is taken from it"
     elif not settings.is_wildcard and settings.listener_ip not in certificate.names:
@@ -80,7 +105,3 @@ def warnings(settings: Settings, engine: Engine, certificate: CertificateFacts |
     yield from expiry(certificate, datetime.datetime.now(datetime.UTC))
     if certificate is not None and (mode := stat.S_IMODE(settings.server_key.stat().st_mode)) & _OTHERS:
         yield f"the private key {settings.server_key} is not for its owner alone (mode {mode:04o}); it needs 0600"
-    try:
-        engine.locate()
-    except SciStreamError as error:
-        yield f"no session can start yet: {error}"

@@ -19,13 +19,15 @@ from scistream.control_server.configuration_values import (
     read_address,
     read_duration,
     read_engine,
+    read_old_clients,
     read_port_range,
+    read_targets,
     read_url,
     read_wait,
     read_words,
 )
 from scistream.errors import Code, SciStreamError
-from scistream.terms import DEFAULT_CONTROL_PORT, DEFAULT_PORT_RANGE, HELLO_TIMEOUT, MAX_LEASE, NO_AUTH
+from scistream.terms import DEFAULT_CONTROL_PORT, DEFAULT_PORT_RANGE, HELLO_TIMEOUT, MAX_LEASE, NO_AUTH, OldClients
 
 __all__ = ["CREDENTIALS_DIRECTORY", "ENVIRONMENT_PREFIX", "Settings", "Surroundings", "load"]
 
@@ -62,7 +64,9 @@ class Settings(BaseModel):
     without an end; `quarantine`, how long a released port is given to nobody. `provider` is the issuer whose tokens are
     accepted (RFC 8414), `audience` and `scope` what they have to be for; `operators` are the subjects who may see and
     change everybody's sessions. `ports_per_owner` is how many ports one user's sessions may have together, 0 for all of
-    them. `metrics_port` 0 is no metrics.
+    them. `metrics_port` 0 is no metrics. `old_clients` is what sessions of deployed clients get, which know of no
+    encryption: `refuse`, `plain` or `legacy-psk`; by default refuse, with `compat` plain. `allowed_targets` are those
+    that may be asked for (`AllowedTargets`), all where there are none.
     Paths are absolute once `load` made them.
     """
 
@@ -96,6 +100,13 @@ class Settings(BaseModel):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     log_format: Annotated[Literal["plain", "json"], Field()] = "plain"
     audit_file: Path | None = None
+    allowed_targets: Annotated[tuple[str, ...], BeforeValidator(read_targets)] = ()
+    old_clients: Annotated[OldClients | None, BeforeValidator(read_old_clients)] = None
+
+    @property
+    def for_old_clients(self) -> OldClients:
+        """What sessions of deployed clients get, who cannot say what they want between the gateways."""
+        return self.old_clients or (OldClients.PLAIN if self.compat else OldClients.REFUSE)
 
     @property
     def address(self) -> Endpoint:
@@ -160,6 +171,8 @@ class Settings(BaseModel):
 
 
 def _spelled(value: object) -> str:
+    if isinstance(value, OldClients):
+        return value.value
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 

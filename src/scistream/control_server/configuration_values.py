@@ -7,11 +7,23 @@ from typing import Final
 
 from scistream.addresses import PortRange
 from scistream.auth.providers import parse_url
+from scistream.control_server.allowed_targets import AllowedTargets
 from scistream.durations import parse_duration
 from scistream.engines import find_engine
 from scistream.errors import SciStreamError
+from scistream.terms import OldClients
 
-__all__ = ["read_address", "read_duration", "read_engine", "read_port_range", "read_url", "read_wait", "read_words"]
+__all__ = [
+    "read_address",
+    "read_duration",
+    "read_engine",
+    "read_old_clients",
+    "read_port_range",
+    "read_targets",
+    "read_url",
+    "read_wait",
+    "read_words",
+]
 
 _TIME: Final = "it has to be a number of seconds, or a time such as 90s, 30m, 8h or 1h30m"
 
@@ -41,6 +53,21 @@ def read_engine(word: object) -> str:
         SciStreamError: ENGINE_UNKNOWN.
     """
     return find_engine(str(word)).name
+
+
+def read_targets(value: object) -> tuple[str, ...]:
+    """Targets that may be asked for, as `AllowedTargets` reads them."""
+    return AllowedTargets(read_words(value)).words
+
+
+def read_old_clients(word: object) -> OldClients | None:
+    """What sessions of deployed clients get."""
+    if word is None or isinstance(word, OldClients):
+        return word
+    try:
+        return OldClients(str(word).strip().lower())
+    except ValueError:
+        raise ValueError(f"it is one of {', '.join(each.value for each in OldClients)}") from None
 
 
 def read_words(value: object) -> tuple[str, ...]:

@@ -11,12 +11,12 @@ from typing import Final, Protocol
 import psutil
 
 from scistream.control_server.state_directory import log_of
-from scistream.engines import lifecycle, running
-from scistream.engines.base import Engine, Plan, Traffic
+from scistream.engines import lifecycle
+from scistream.engines.base import Engine, Handshake, Plan, Traffic
 from scistream.engines.lifecycle import ProcessMark
-from scistream.engines.processes import ProcessFacts, wait_exit
+from scistream.engines.processes import ProcessFacts
 
-__all__ = ["DataServers", "Proxies", "Survey", "survey"]
+__all__ = ["DataServers", "Engines", "Survey", "survey"]
 
 Survey = Mapping[str, Sequence[ProcessMark]]
 """By the first part of their files' names: the data servers that run, each by the leader of its processes."""
@@ -43,6 +43,12 @@ class DataServers(Protocol):
     async def traffic(self, engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
         """What it has carried since it started."""
 
+    async def renew_certificates(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+        """Have new connections prove this gateway with a new certificate; running ones go on."""
+
+    async def handshake(self, engine: Engine, plan: Plan, mark: ProcessMark) -> Handshake | None:
+        """What the last of its encrypted connections agreed on."""
+
     async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
         """End it for certain, and remove its files. Without a mark: whatever writes to the session's log."""
 
@@ -52,40 +58,48 @@ class DataServers(Protocol):
     def wipe(self, plan: Plan) -> None:
         """Remove the files of one that does not run."""
 
-    def alive(self, mark: ProcessMark) -> bool:
-        """Whether it is the process that was started, and runs."""
+    def alive(self, engine: Engine, mark: ProcessMark) -> bool:
+        """Whether it is the one that was started, and runs."""
 
-    async def ended(self, mark: ProcessMark) -> str:
+    async def ended(self, engine: Engine, mark: ProcessMark) -> str:
         """Wait until it ends by itself; says how."""
 
-    def last_words(self, plan: Plan) -> str:
-        """The end of its log, in one line."""
+    def last_words(self, engine: Engine, plan: Plan) -> str:
+        """The last that it said, in one line."""
 
 
-class Proxies:
-    """The real ones: processes of `engines.lifecycle`, watched by pidfd, whoever their parent is."""
+class Engines:
+    """The real ones: each engine does it in its own way."""
 
     async def start(self, engine: Engine, plan: Plan) -> ProcessMark:
-        """See `engines.lifecycle.start`."""
-        return await lifecycle.start(engine, plan)
+        """See `Engine.start`."""
+        return await engine.start(plan)
 
     async def drain(self, engine: Engine, plan: Plan, mark: ProcessMark, deaf: Callable[[], None]) -> None:
-        """See `engines.running.drain`."""
-        await running.drain(engine, plan, mark, deaf)
+        """See `Engine.drain`."""
+        await engine.drain(plan, mark, deaf)
 
     async def retarget(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
-        """See `engines.running.retarget`."""
-        await running.retarget(engine, plan, mark)
+        """See `Engine.retarget`."""
+        await engine.retarget(plan, mark)
 
     async def traffic(self, engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
-        """See `engines.running.traffic`."""
-        return await running.traffic(engine, plan, mark)
+        """See `Engine.traffic`."""
+        return await engine.traffic(plan, mark)
+
+    async def renew_certificates(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+        """See `Engine.renew_certificates`."""
+        await engine.renew_certificates(plan, mark)
+
+    async def handshake(self, engine: Engine, plan: Plan, mark: ProcessMark) -> Handshake | None:
+        """See `Engine.handshake`."""
+        return await engine.handshake(plan, mark)
 
     async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
-        """See `engines.lifecycle.stop`; without a mark, for processes that a crash kept out of the journal."""
-        found = (mark,) if mark else (await asyncio.to_thread(survey, plan.directory)).get(plan.stem, ())
+        """See `Engine.stop`; without a mark, for what a crash kept out of the journal."""
+        found = (mark,) if mark else (await asyncio.to_thread(self.survey, plan.directory)).get(plan.stem, ())
         for each in found:
-            await lifecycle.stop(plan, each, engine_title=engine.title)
+            await engine.stop(plan, each)
         lifecycle.remove_files(plan)
 
     def survey(self, directory: Path) -> Survey:
@@ -96,20 +110,17 @@ class Proxies:
         """See `engines.lifecycle.remove_files`."""
         lifecycle.remove_files(plan)
 
-    def alive(self, mark: ProcessMark) -> bool:
-        """See `engines.lifecycle.alive`."""
-        return lifecycle.alive(mark)
+    def alive(self, engine: Engine, mark: ProcessMark) -> bool:
+        """See `Engine.alive`."""
+        return engine.alive(mark)
 
-    async def ended(self, mark: ProcessMark) -> str:
-        """Wait on the process's pidfd; it also tells of processes that are not our children."""
-        # One whose last threads are still being cleared away counts as dead already, and has no status yet.
-        if lifecycle.present(mark):
-            await wait_exit(mark.pid, None)
-        return lifecycle.farewell(mark) or "its exit status is not known"
+    async def ended(self, engine: Engine, mark: ProcessMark) -> str:
+        """See `Engine.ended`."""
+        return await engine.ended(mark)
 
-    def last_words(self, plan: Plan) -> str:
-        """See `engines.lifecycle.last_words`."""
-        return lifecycle.last_words(plan)
+    def last_words(self, engine: Engine, plan: Plan) -> str:
+        """See `Engine.last_words`."""
+        return engine.last_words(plan)
 
 
 def survey(directory: Path) -> Survey:

@@ -93,11 +93,11 @@ class Draining:
         """Wait for the last connection's end, or the data server's; says which."""
         data_servers, plan = self._supervisor.at_work(session)
         drained = asyncio.ensure_future(data_servers.drain(session.engine, plan, mark, deaf))
-        ended = asyncio.ensure_future(data_servers.ended(mark))
+        ended = asyncio.ensure_future(data_servers.ended(session.engine, mark))
         try:
             await asyncio.wait((drained, ended), return_when=asyncio.FIRST_COMPLETED)
             # Who asks a data server that is about to be gone gets no answer: that is no refusal.
-            if drained.done() and (drained.exception() is None or data_servers.alive(mark)):
+            if drained.done() and (drained.exception() is None or data_servers.alive(session.engine, mark)):
                 drained.result()
                 return _DRAINED
             return f"its data server ended: {await ended}"

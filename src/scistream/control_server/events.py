@@ -34,6 +34,7 @@ class EventKind(enum.Enum):
     ACTIVE = "active"
     RETARGETED = "retargeted"
     RENEWED = "renewed"
+    CERTIFICATES_RENEWED = "certificates renewed"
     DRAINING = "draining"
     LOST = "lost"
     RESTARTED = "restarted"

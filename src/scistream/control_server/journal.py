@@ -25,7 +25,7 @@ from scistream.terms import Direction, Uid
 __all__ = ["Journal", "Record", "readable_records"]
 
 # Raised with every change of the table; a file of another version is refused, never guessed at.
-_VERSION: Final = 3
+_VERSION: Final = 4
 # What brings a file of the version before up to the next one.
 _MIGRATIONS: Final = {
     1: """
@@ -36,6 +36,14 @@ _MIGRATIONS: Final = {
     UPDATE sessions SET wanted = 1 WHERE state = 'active';
     """,
     2: "ALTER TABLE sessions ADD COLUMN in_step INTEGER NOT NULL DEFAULT 1;",
+    # Until then, what protected the bytes was a matter of the engine alone.
+    3: """
+    ALTER TABLE sessions ADD COLUMN encryption TEXT NOT NULL DEFAULT 'none';
+    ALTER TABLE sessions ADD COLUMN transport TEXT NOT NULL DEFAULT 'tcp';
+    ALTER TABLE sessions ADD COLUMN sources TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE sessions ADD COLUMN half_close INTEGER NOT NULL DEFAULT 0;
+    UPDATE sessions SET encryption = 'tls-psk' WHERE engine = 'stunnel';
+    """,
 }
 # SQLite's result codes of a file that is none of ours any more: SQLITE_ERROR (a table that lacks something), CORRUPT,
 # MISMATCH, FORMAT and NOTADB, and the end of the file where there should be more (IOERR_SHORT_READ).
@@ -67,6 +75,10 @@ CREATE TABLE IF NOT EXISTS sessions (
     restarts INTEGER NOT NULL DEFAULT 0,
     wanted INTEGER NOT NULL DEFAULT 0,
     in_step INTEGER NOT NULL DEFAULT 1,
+    encryption TEXT NOT NULL DEFAULT 'none',
+    transport TEXT NOT NULL DEFAULT 'tcp',
+    sources TEXT NOT NULL DEFAULT '[]',
+    half_close INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (uid, direction)
 ) STRICT
 """

@@ -15,7 +15,8 @@ import grpc
 import psutil
 
 from scistream.addresses import Endpoint
-from scistream.engines.processes import plain_ip, who_listens
+from scistream.engines.holders import who_listens
+from scistream.engines.processes import plain_ip
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["OPTIONS", "RPC_LIMIT", "bind", "listen", "told_host"]

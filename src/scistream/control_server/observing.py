@@ -80,7 +80,10 @@ class Observers:
         directory = self._identity.settings.state_directory
 
         async def ask(session: Session, mark: ProcessMark) -> Traffic:
-            return await data_servers.traffic(session.engine, session.plan(directory), mark)
+            seen = await data_servers.traffic(session.engine, session.plan(directory), mark)
+            if seen.connections_total and not session.handshake.cipher:
+                await registry.observe([session])
+            return seen
 
         sampler = Sampler(registry.sessions, ask, self._log, interval=sampling.INTERVAL)
         work = asyncio.create_task(sampler.run())

@@ -14,7 +14,7 @@ from scistream.control_server.events import EventKind
 from scistream.control_server.leases import Leases
 from scistream.control_server.policy import Policy
 from scistream.control_server.ports import PortPool
-from scistream.control_server.rules import bounded, check_ports, check_rate, preferred
+from scistream.control_server.rules import bounded, check_ports, granted, preferred
 from scistream.control_server.sessions import Session, SessionRequest
 from scistream.control_server.supervisor import Supervisor
 from scistream.control_server.table import Table
@@ -128,7 +128,7 @@ class Opening:
             state = there.state.value if there.asked.owner == asked.owner else "another user's"
             raise SciStreamError(Code.UID_EXISTS, uid=asked.uid, state=state)
         engine, pool = self._offer.engine, self._offer.pool
-        check_rate(asked, engine)
+        asked = granted(asked, engine)
         check_ports(asked, self._table)
         self._offer.policy.check_ports(asked, self._table)
         lease = self._offer.leases.grant(asked.lease)
@@ -138,7 +138,9 @@ class Opening:
             engine=engine,
             stem=self._table.stem(asked.uid, asked.direction),
             bound_host=pool.host,
-            reservation=pool.reserve(asked.connections, owner=asked.owner, named=asked.named_ports),
+            reservation=pool.reserve(
+                asked.connections, owner=asked.owner, named=asked.named_ports, transport=asked.transport
+            ),
             registered=registered,
             **lease._asdict(),
         )

@@ -21,7 +21,8 @@ from scistream.control_server.leases import LeaseTerms
 from scistream.control_server.registry import Registry
 from scistream.control_server.sessions import Session, SessionView
 from scistream.engines import describe_engines
-from scistream.engines.base import Engine, Installation
+from scistream.engines.abilities import abilities
+from scistream.engines.base import Engine, Feature, Installation
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import operations_pb2 as wire
 from scistream.protocol import operations_pb2_grpc
@@ -96,7 +97,9 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         """The caller's sessions with one uid."""
         async with self._calls.answering(context, "DescribeSession", request) as call:
             uid, direction = parse_uid(request.uid), _direction(request.direction)
-            return _reply(self._registry.find(uid, direction, call.caller))
+            found = self._registry.find(uid, direction, call.caller)
+            await self._registry.observe(found)
+            return _reply(found)
 
     async def WatchSessions(self, request: wire.WatchSessionsRequest, context: Context) -> None:  # noqa: N802
         """Every session of the caller's as it is, then what happens to them, until somebody ends."""
@@ -164,6 +167,14 @@ class Operations(operations_pb2_grpc.OperationsServicer):
             uid, direction = parse_uid(request.uid), _direction(request.direction)
             return _reply([*map(call.about, await self._registry.drain(uid, direction, call.caller))])
 
+    async def RenewCertificates(  # noqa: N802
+        self, request: wire.RenewCertificatesRequest, context: Context
+    ) -> wire.ListSessionsReply:
+        """Replace certificates under running connections."""
+        async with self._calls.answering(context, "RenewCertificates", request) as call:
+            uid, direction = parse_uid(request.uid), _direction(request.direction)
+            return _reply([*map(call.about, await self._registry.renew_certificates(uid, direction, call.caller))])
+
     async def CheckAuthentication(  # noqa: N802
         self, request: wire.CheckAuthenticationRequest, context: Context
     ) -> wire.AuthenticationFacts:
@@ -206,6 +217,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
                 longest_lease=settings.longest_lease,
                 metrics_address=str(self._identity.metrics_address or ""),
                 # They name others' sessions, and files of this host.
+                old_clients=settings.for_old_clients.value,
                 warnings=() if self._authenticates and not call.caller.is_operator else self._warnings(),
             )
 
@@ -277,15 +289,26 @@ def _on_wire(view: SessionView) -> wire.Session:
         idle_since=view.idle_since or 0,
         restarts=view.restarts,
         traffic=wire.Traffic(**vars(view.traffic)),
+        transport=view.transport.value,
+        sources=map(str, view.sources),
+        cipher=view.handshake.cipher,
+        peer=view.handshake.peer,
+        warnings=view.warnings,
+        half_close=view.half_close,
+        certificate_expires=view.certificate_expires or 0,
     )
 
 
 def _engine_on_wire(engine: Engine, found: Installation | None) -> wire.Engine:
+    table = abilities(engine)
     return wire.Engine(
         name=engine.name,
         installed=found is not None,
         version=found.version if found else "",
         program=str(found.program if found else engine.program),
-        encryption=engine.encryption.value,
-        can_limit_rate=engine.can_limit_rate,
+        encryption=engine.encryptions[0].value,
+        can_limit_rate=any(ability.feature is Feature.RATE and ability.can for ability in table),
+        encryptions=[each.value for each in engine.encryptions],
+        abilities=[wire.Ability(feature=each.feature.value, can=each.can, words=each.words) for each in table],
+        privileges=engine.privileges,
     )

@@ -11,6 +11,7 @@ from typing import Final
 import psutil
 
 from scistream.addresses import Endpoint
+from scistream.control_server.allowed_targets import AllowedTargets
 from scistream.control_server.sessions import Session, SessionRequest
 from scistream.engines.processes import plain_ip
 from scistream.errors import Code, SciStreamError
@@ -38,12 +39,14 @@ class Policy:
     Args:
         own: this control server's own ports, with what they are.
         ports_per_owner: how many ports the sessions of one owner may have together; 0: all.
+        allowed: the targets that may be asked for.
         addresses: the addresses of this host.
         host_name: its name.
     """
 
     own: Mapping[Endpoint, str] = field(default_factory=dict)
     ports_per_owner: int = 0
+    allowed: AllowedTargets = field(default_factory=AllowedTargets)
     addresses: Callable[[], Collection[_IP]] = host_addresses
     host_name: str = field(default_factory=lambda: socket.gethostname().lower())
 
@@ -61,12 +64,15 @@ class Policy:
             raise SciStreamError(Code.OWNER_PORTS_EXHAUSTED, **facts)
 
     def check_targets(self, session: Session, targets: Sequence[Endpoint], sessions: Iterable[Session]) -> None:
-        """Refuse targets that are this control server's own, or from which a connection would come back for ever.
+        """Refuse targets that are not allowed, this control server's own, or lead back here for ever.
 
         Raises:
             SciStreamError: TARGET_REFUSED.
         """
         for target in targets:
+            if not self.allowed.allow(target, session.asked.owner):
+                reason = "it is not among the targets that this gateway's operator allows you (allowed_targets)"
+                raise SciStreamError(Code.TARGET_REFUSED, target=str(target), reason=reason)
             for own, what in self.own.items():
                 if self._reaches(target, own):
                     raise SciStreamError(Code.TARGET_REFUSED, target=str(target), reason=f"it is {what}")

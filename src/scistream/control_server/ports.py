@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 from scistream.addresses import Endpoint, PortRange
 from scistream.errors import Code, SciStreamError
+from scistream.terms import Transport
 
 __all__ = ["PortPool", "Reservation"]
 
@@ -32,9 +34,15 @@ _LOOKS: Final = 8
 class Reservation:
     """The ports of one session, held until `close`. `was_used` once a process was let in."""
 
-    def __init__(self, sockets: dict[int, socket.socket | None], give_back: Callable[[Iterable[int]], None]) -> None:
+    def __init__(
+        self,
+        sockets: dict[int, socket.socket | None],
+        give_back: Callable[[Iterable[int]], None],
+        transport: Transport = Transport.TCP,
+    ) -> None:
         self.was_used = False
         self._sockets = sockets
+        self._bind = _binder(transport)
         self._give_back = give_back
 
     @property
@@ -61,7 +69,7 @@ class Reservation:
         """Bind the ports that are held by name only, as far as they are free: no data server of ours is on them."""
         for port, held in self._sockets.items():
             if held is None:
-                self._sockets[port] = _bind(host, port, reuse=False) or _bind(host, port, reuse=True)
+                self._sockets[port] = self._bind(host, port, False) or self._bind(host, port, True)
 
     def close(self) -> None:
         """Free the ports. Again: nothing."""
@@ -109,53 +117,56 @@ class PortPool:
         """Ports of the range that can be given out now; a foreign process may sit on some of them."""
         return sum(self._is_free(port) for port in self.ports)
 
-    def reserve(self, count: int, *, owner: str = "", named: Sequence[int] = ()) -> Reservation:
+    def reserve(
+        self, count: int, *, owner: str = "", named: Sequence[int] = (), transport: Transport = Transport.TCP
+    ) -> Reservation:
         """Reserve `count` ports, the lowest that are free, or those that are named; all of them or none.
 
         Args:
             count: how many.
             owner: who will hold them.
             named: the ports, where they are chosen; as many as `count`.
+            transport: what they are ports of; a number is given out once, for either.
 
         Raises:
             SciStreamError: PORTS_EXHAUSTED naming foreign holders; for named ones PORT_NOT_OFFERED, or
                 ENTRY_POINT_IN_USE naming who is there; LISTEN_ADDRESS_FOREIGN.
         """
         if named:
-            return self._reserve_named(named, owner)
+            return self._reserve_named(named, owner, transport)
         free = [port for port in self.ports if self._is_free(port)]
-        return self._hold(self._bind_lowest(free, count), owner)
+        return self._hold(self._bind_lowest(free, count, _binder(transport)), owner, transport)
 
-    def _bind_lowest(self, free: Sequence[int], count: int) -> dict[int, socket.socket | None]:
+    def _bind_lowest(self, free: Sequence[int], count: int, bind: _Binder) -> dict[int, socket.socket | None]:
         sockets: dict[int, socket.socket | None] = {}
         with _closed_on_failure(sockets):
             # Ports that only wait out old connections (TIME_WAIT) can be bound with the option alone, so they come
             # second.
             for reuse in (False, True):
                 for port in free:
-                    if len(sockets) < count and port not in sockets and (held := self._try(port, reuse=reuse)):
+                    if len(sockets) < count and port not in sockets and (held := self._try(port, bind, reuse=reuse)):
                         sockets[port] = held
             if len(sockets) < count:
                 raise self._exhausted(count, len(sockets), [port for port in free if port not in sockets])
         return dict(sorted(sockets.items()))
 
-    def _reserve_named(self, ports: Sequence[int], owner: str) -> Reservation:
+    def _reserve_named(self, ports: Sequence[int], owner: str, transport: Transport) -> Reservation:
         for port in ports:
             if port not in self.ports:
                 raise SciStreamError(Code.PORT_NOT_OFFERED, port=port, range=str(self.ports))
         sockets: dict[int, socket.socket | None] = {}
         with _closed_on_failure(sockets):
             for port in ports:
-                sockets[port] = self._try_named(port, owner)
+                sockets[port] = self._try_named(port, owner, _binder(transport))
                 if sockets[port] is None:
                     raise self._in_use(Endpoint(self.host, port))
-        return self._hold(sockets, owner)
+        return self._hold(sockets, owner, transport)
 
-    def _try_named(self, port: int, owner: str) -> socket.socket | None:
+    def _try_named(self, port: int, owner: str, bind: _Binder) -> socket.socket | None:
         rest = self._resting.get(port)
         if not (self._is_free(port) or (port not in self._taken and rest is not None and rest.owner == owner)):
             return None
-        return self._try(port, reuse=False) or self._try(port, reuse=True)
+        return self._try(port, bind, reuse=False) or self._try(port, bind, reuse=True)
 
     def _is_free(self, port: int) -> bool:
         return port not in self._taken and self._rest_of(port) <= 0
@@ -165,7 +176,15 @@ class PortPool:
         rest = self._resting.get(port)
         return rest.until - self._clock() if rest else 0.0
 
-    def claim(self, host: str, ports: Sequence[int], *, in_use: bool, owner: str = "") -> Reservation:
+    def claim(
+        self,
+        host: str,
+        ports: Sequence[int],
+        *,
+        in_use: bool,
+        owner: str = "",
+        transport: Transport = Transport.TCP,
+    ) -> Reservation:
         """Take back the ports of a session from the time before a restart.
 
         Args:
@@ -173,21 +192,23 @@ class PortPool:
             ports: its ports.
             in_use: its data server runs, so that they cannot be bound; they are kept from other sessions only.
             owner: whose session it is.
+            transport: what they are ports of.
 
         Raises:
             SciStreamError: ENTRY_POINT_IN_USE where somebody else took one meanwhile.
         """
         sockets: dict[int, socket.socket | None] = dict.fromkeys(ports)
+        bind = _binder(transport)
         with _closed_on_failure(sockets):
             for port in () if in_use else ports:
-                sockets[port] = _bind(host, port, reuse=False) or _bind(host, port, reuse=True)
+                sockets[port] = bind(host, port, False) or bind(host, port, True)
                 if sockets[port] is None:
                     raise self._in_use(Endpoint(host, port))
-        reservation = self._hold(sockets, owner)
+        reservation = self._hold(sockets, owner, transport)
         reservation.was_used = True
         return reservation
 
-    def _hold(self, sockets: dict[int, socket.socket | None], owner: str) -> Reservation:
+    def _hold(self, sockets: dict[int, socket.socket | None], owner: str, transport: Transport) -> Reservation:
         self._taken.update(sockets)
         for port in sockets:
             self._resting.pop(port, None)
@@ -198,12 +219,12 @@ class PortPool:
             if self._quarantine and reservation.was_used:
                 self._resting |= dict.fromkeys(ports, _Rest(self._clock() + self._quarantine, owner))
 
-        reservation = Reservation(sockets, give_back)
+        reservation = Reservation(sockets, give_back, transport)
         return reservation
 
-    def _try(self, port: int, *, reuse: bool) -> socket.socket | None:
+    def _try(self, port: int, bind: _Binder, *, reuse: bool) -> socket.socket | None:
         try:
-            return _bind(self.host, port, reuse=reuse)
+            return bind(self.host, port, reuse)
         except OSError as error:
             raise SciStreamError(
                 Code.LISTEN_ADDRESS_FOREIGN, address=str(Endpoint(self.host, port)), reason=error.strerror or str(error)
@@ -253,9 +274,17 @@ def _close(sockets: Mapping[int, socket.socket | None]) -> None:
             held.close()
 
 
-def _bind(host: str, port: int, *, reuse: bool) -> socket.socket | None:
+_Binder = Callable[[str, int, bool], socket.socket | None]
+
+
+def _binder(transport: Transport) -> _Binder:
+    kind = socket.SOCK_DGRAM if transport is Transport.UDP else socket.SOCK_STREAM
+    return functools.partial(_bind, kind)
+
+
+def _bind(kind: socket.SocketKind, host: str, port: int, reuse: bool) -> socket.socket | None:
     """A socket that alone has the port, or None where somebody else is on it."""
-    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
     try:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
         held.bind((host, port))

@@ -6,14 +6,32 @@ import ipaddress
 import json
 import math
 import sqlite3
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from scistream.addresses import Endpoint, parse_host
 from scistream.errors import SciStreamError
-from scistream.terms import Direction, SessionState, Uid, parse_connections, parse_rate, parse_uid
+from scistream.terms import (
+    Direction,
+    Encryption,
+    SessionState,
+    Transport,
+    Uid,
+    parse_connections,
+    parse_rate,
+    parse_uid,
+)
 
 __all__ = ["Record", "read_row", "to_row"]
+
+_LISTS: Final = ("ports", "targets", "sources")
+_WORDS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "direction": Direction,
+    "state": SessionState,
+    "encryption": Encryption,
+    "transport": Transport,
+}
 
 
 @dataclass(frozen=True)
@@ -47,13 +65,17 @@ class Record:
     restarts: int = 0
     wanted: bool = False
     in_step: bool = True
+    encryption: Encryption = Encryption.NONE
+    transport: Transport = Transport.TCP
+    sources: tuple[str, ...] = ()
+    half_close: bool = False
 
 
 def to_row(record: Record) -> dict[str, Any]:
     """A record as SQLite takes it."""
     row = dict(vars(record))
-    row.update(direction=record.direction.value, state=record.state.value)
-    row.update(ports=json.dumps(record.ports), targets=json.dumps(record.targets))
+    row.update({name: getattr(record, name).value for name in _WORDS})
+    row.update({name: json.dumps(getattr(record, name)) for name in _LISTS})
     return row
 
 
@@ -81,6 +103,8 @@ def _check(record: Record) -> None:
         raise ValueError(f"its ports are {record.ports}")
     for target in record.targets:
         Endpoint.parse(_text(target))
+    for source in record.sources:
+        ipaddress.ip_network(_text(source))
     _check_life(record)
 
 
@@ -120,6 +144,6 @@ def _from_row(row: sqlite3.Row, boot: str) -> Record:
     fields: dict[str, Any] = dict(row)
     if fields.pop("boot") != boot:
         fields.update(pid=None, started=None, lease_boottime=None)
-    fields.update(direction=Direction(row["direction"]), state=SessionState(row["state"]))
-    fields.update(ports=_list(row["ports"]), targets=_list(row["targets"]))
-    return Record(**fields | {name: bool(row[name]) for name in ("wanted", "in_step")})
+    fields.update({name: kind(row[name]) for name, kind in _WORDS.items()})
+    fields.update({name: _list(row[name]) for name in _LISTS})
+    return Record(**fields | {name: bool(row[name]) for name in ("wanted", "in_step", "half_close")})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from scistream.engines import find_engine
 from scistream.engines.base import Engine
 from scistream.engines.lifecycle import ProcessMark
 from scistream.errors import SciStreamError
-from scistream.terms import Encryption, SessionState
+from scistream.terms import SessionState
 
 __all__ = ["Recovery"]
 
@@ -70,7 +71,7 @@ class Recovery:
             return None  # Nobody waits for its hello any more.
         mark = None if record.pid is None or record.started is None else ProcessMark(record.pid, record.started)
         session = self._make(record, mark)
-        if record.state in _RUNNING and mark is not None and self.data_servers.alive(mark):
+        if record.state in _RUNNING and mark is not None and self.data_servers.alive(session.engine, mark):
             session.may_run = True
         else:
             self._stopped(session, strays)
@@ -105,7 +106,10 @@ class Recovery:
             _fail(session, error)
 
     def _claim(self, session: Session, *, in_use: bool) -> Reservation:
-        return self.pool.claim(session.bound_host, session.ports, in_use=in_use, owner=session.asked.owner)
+        asked = session.asked
+        return self.pool.claim(
+            session.bound_host, session.ports, in_use=in_use, owner=asked.owner, transport=asked.transport
+        )
 
     def _wipe(self, session: Session) -> None:
         if not session.targets:
@@ -119,7 +123,16 @@ class Recovery:
 
     def _make(self, record: Record, mark: ProcessMark | None) -> Session:
         asked = SessionRequest(
-            record.uid, record.direction, record.connections, record.rate, record.owner, record.told_host
+            record.uid,
+            record.direction,
+            record.connections,
+            record.rate,
+            record.owner,
+            record.told_host,
+            encryption=record.encryption,
+            transport=record.transport,
+            sources=tuple(map(ipaddress.ip_network, record.sources)),
+            half_close=record.half_close,
         )
         session = Session(
             asked=asked,
@@ -127,7 +140,9 @@ class Recovery:
             engine=self._engine(record.engine),
             stem=record.stem,
             bound_host=record.bound_host,
-            reservation=self.pool.claim(record.bound_host, record.ports, in_use=True, owner=record.owner),
+            reservation=self.pool.claim(
+                record.bound_host, record.ports, in_use=True, owner=record.owner, transport=record.transport
+            ),
             state=record.state,
             targets=tuple(Endpoint.parse(target) for target in record.targets),
             failure=record.failure,
@@ -138,7 +153,7 @@ class Recovery:
             wanted=record.wanted,
             in_step=record.in_step,
         )
-        if session.targets and session.engine.encryption is not Encryption.NONE:
+        if session.targets and record.encryption.needs_key:
             session.key = recall_key(session.plan(self.directory))
         return session
 

@@ -13,13 +13,16 @@ from typing import Final
 from scistream.control_server.callers import Caller
 from scistream.control_server.draining import Draining
 from scistream.control_server.events import EventKind
+from scistream.control_server.handshakes import learn
 from scistream.control_server.leases import Leases, LeaseWatch
 from scistream.control_server.leftovers import Leftovers
 from scistream.control_server.opening import Hello, Offer, Opening, Patience
 from scistream.control_server.policy import Policy
 from scistream.control_server.ports import PortPool
+from scistream.control_server.rates import keep_rates
+from scistream.control_server.renewing import keep_renewing, renew_certificates
 from scistream.control_server.retargeting import retarget
-from scistream.control_server.rules import check, preferred
+from scistream.control_server.rules import check, check_renewal, preferred
 from scistream.control_server.sessions import Session, SessionRequest, Update
 from scistream.control_server.supervisor import Supervisor
 from scistream.control_server.table import Table
@@ -188,6 +191,31 @@ class Registry:
         found = self._table.find(uid, direction, caller)
         await self._draining.begin(found)
         return found
+
+    async def renew_certificates(self, uid: Uid, direction: Direction | None, caller: Caller) -> Sequence[Session]:
+        """Have the sessions of a uid prove this gateway with new certificates; running connections go on.
+
+        Raises:
+            SciStreamError: UID_UNKNOWN, NOT_OWNER, SESSION_NOT_ACTIVE, ENGINE_CANNOT, DATA_SERVER_UNRESPONSIVE,
+                FILE_UNWRITABLE.
+        """
+        found = self._table.find(uid, direction, caller)
+        for session in found:
+            async with session.lock:
+                self._table.require(session)
+                check_renewal(session)
+                await renew_certificates(self._supervisor, session)
+        return found
+
+    async def observe(self, sessions: Iterable[Session]) -> None:
+        """Bring up to date what the data servers of encrypted sessions agreed on with their peers."""
+        await asyncio.gather(*(learn(self._supervisor, session) for session in sessions))
+
+    async def keep_promises(self) -> None:
+        """Renew certificates before they end, and keep sessions to their rates, until cancelled."""
+        await asyncio.gather(
+            keep_renewing(self.sessions, self._supervisor), keep_rates(self.sessions, self._supervisor)
+        )
 
     async def release(self, uid: Uid, direction: Direction | None, caller: Caller) -> Sequence[Session]:
         """End the sessions of a uid: no process, port or file of theirs stays.

@@ -11,8 +11,9 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from scistream.addresses import Endpoint
+from scistream.control_server.allowed_targets import AllowedTargets
 from scistream.control_server.configuration import Settings
-from scistream.control_server.data_servers import Proxies, Survey, survey
+from scistream.control_server.data_servers import Engines, Survey, survey
 from scistream.control_server.events import Events
 from scistream.control_server.leases import Leases, LeaseTerms
 from scistream.control_server.leftovers import Leftovers, find_leftovers
@@ -25,7 +26,7 @@ from scistream.control_server.salvage import open_journal
 from scistream.control_server.state_directory import StateDirectory
 from scistream.control_server.supervisor import Supervisor
 from scistream.engines import find_engine
-from scistream.engines.processes import who_listens
+from scistream.engines.holders import who_listens
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["release_leftovers", "restored"]
@@ -62,7 +63,7 @@ async def restored(settings: Settings, log: FilteringBoundLogger, stack: AsyncEx
         journal, warnings = open_journal(directory / _JOURNAL, _BOOT_ID.read_text().strip())
     stack.callback(journal.close)
     pool = PortPool(settings.listener_ip, settings.port_range, who_listens, quarantine=settings.quarantine)
-    proxies = Proxies()
+    proxies = Engines()
     supervisor = Supervisor(journal=journal, directory=directory, data_servers=proxies, events=events, log=log)
     recovery = Recovery(journal, directory, pool, proxies, supervisor, engine)
     known = {record.stem for record in journal.records()}
@@ -83,7 +84,7 @@ def _policy(settings: Settings) -> Policy:
     own = {settings.address: "this control server's own control port"}
     if settings.metrics_port:
         own[Endpoint(settings.metrics_ip, settings.metrics_port)] = "this control server's own metrics port"
-    return Policy(own, settings.ports_per_owner)
+    return Policy(own, settings.ports_per_owner, AllowedTargets(settings.allowed_targets))
 
 
 @contextlib.contextmanager

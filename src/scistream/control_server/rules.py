@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 from scistream.addresses import Endpoint
 from scistream.control_server.sessions import Session, SessionRequest, Update
+from scistream.engines.abilities import protection, require
 from scistream.engines.base import Engine
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, SessionState
+from scistream.terms import Direction, Encryption, SessionState
 
-__all__ = ["bounded", "check", "check_drain", "check_ports", "check_rate", "preferred"]
+__all__ = ["bounded", "check", "check_drain", "check_ports", "check_renewal", "granted", "preferred"]
 
 
-def check_rate(asked: SessionRequest, engine: Engine) -> None:
-    """Refuse a rate that nothing would enforce (U57).
+def granted(asked: SessionRequest, engine: Engine) -> SessionRequest:
+    """The request, with what the engine gives for the encryption that was asked for; never half of a wish (U57, U63).
 
     Raises:
         SciStreamError: ENGINE_CANNOT.
     """
-    if asked.rate and not engine.can_limit_rate:
-        reason = f"it does not limit rates, and {asked.rate} kb/s was asked for"
-        raise SciStreamError(Code.ENGINE_CANNOT, engine=engine.title, reason=reason)
+    require(engine, asked.wishes)
+    return dataclasses.replace(asked, encryption=protection(engine, asked.encryption, asked.direction))
 
 
 def check_ports(asked: SessionRequest, sessions: Iterable[Session]) -> None:
@@ -88,6 +89,19 @@ def check_drain(session: Session) -> None:
     """
     if session.state not in {SessionState.ACTIVE, SessionState.DRAINING}:
         raise _not_active(session, "draining")
+
+
+def check_renewal(session: Session) -> None:
+    """Whether a session has a certificate that can be renewed.
+
+    Raises:
+        SciStreamError: SESSION_NOT_ACTIVE, ENGINE_CANNOT.
+    """
+    if session.state is not SessionState.ACTIVE:
+        raise _not_active(session, "the renewal of certificates")
+    if session.asked.encryption is not Encryption.TLS:
+        reason = f"a session with encryption {session.asked.encryption.value} has no certificates"
+        raise SciStreamError(Code.ENGINE_CANNOT, engine=session.engine.title, reason=reason)
 
 
 def _not_active(session: Session, what: str) -> SciStreamError:

@@ -127,10 +127,17 @@ class Sampler:
         is_new = session not in self._counts
         count = self._counts.setdefault(session, _Count(mark))
         before, now = session.traffic, count.take(mark, seen)
-        self.refused_peers += max(0, now.refused_peers - before.refused_peers)
+        self._note_refused(session, now.refused_peers - before.refused_peers)
         if session.idle_since is None or is_new or _moved(before, now):
             session.idle_since = self._clock()
         session.traffic = now
+
+    def _note_refused(self, session: Session, number: int) -> None:
+        if number > 0:
+            self.refused_peers += number
+            uid, direction = session.identity
+            # Who they were stands in the data server's own log.
+            self._log.warning("peers refused", uid=uid, direction=direction.value, number=number)
 
     def _note_silent(self, session: Session, error: Exception) -> None:
         if session not in self._silent:

@@ -22,7 +22,7 @@ from scistream.control_server import banner, listening
 from scistream.control_server.answering import Calls
 from scistream.control_server.authentication import authentication, operators
 from scistream.control_server.configuration import Settings
-from scistream.control_server.data_servers import Proxies
+from scistream.control_server.data_servers import Engines
 from scistream.control_server.draft import DraftService
 from scistream.control_server.events import Events
 from scistream.control_server.judgement import judge
@@ -34,6 +34,8 @@ from scistream.control_server.restoring import restored
 from scistream.control_server.service import ControlService
 from scistream.control_server.state_directory import StateDirectory
 from scistream.engines.children import raise_descriptor_limit
+from scistream.engines.shaping import sweep
+from scistream.errors import SciStreamError
 from scistream.protocol import control_pb2, control_pb2_grpc, operations_pb2, operations_pb2_grpc
 
 __all__ = ["serve"]
@@ -89,6 +91,7 @@ async def _begin(
     calls = Calls(log, verifier, operators=operators(settings), observers=observers.of_calls())
     server = _bound(settings, calls)
     registry = await restored(settings, log, stack, events)
+    await _sweep(registry, settings, log)
 
     def warnings() -> Sequence[str]:
         now = datetime.datetime.now(datetime.UTC)
@@ -96,13 +99,24 @@ async def _begin(
 
     operations = Operations(registry, identity, calls, events, warnings=warnings)
     told_host = listening.told_host(settings.address)
-    control = ControlService(registry, calls, log, tls=settings.ssl, told_host=told_host)
+    control = ControlService(
+        registry, calls, log, tls=settings.ssl, told_host=told_host, old_clients=settings.for_old_clients
+    )
     reporter = _add_services(server, operations, control)
     await server.start()
     stack.push_async_callback(_stop, server)
     stack.callback(events.close)
-    await stack.enter_async_context(observers.observing(registry, Proxies()))
+    await stack.enter_async_context(observers.observing(registry, Engines()))
+    stack.callback(asyncio.create_task(registry.keep_promises()).cancel)
     return registry, reporter
+
+
+async def _sweep(registry: Registry, settings: Settings, log: FilteringBoundLogger) -> None:
+    """Take away the limits of sessions that ended while no control server ran."""
+    try:
+        await sweep(settings.state_directory, [session.stem for session in registry.sessions()])
+    except SciStreamError as error:
+        log.warning("limits of ended sessions not taken away", why=str(error))
 
 
 def _bound(settings: Settings, calls: Calls) -> grpc.aio.Server:

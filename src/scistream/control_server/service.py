@@ -8,7 +8,7 @@ from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
-from scistream.addresses import parse_endpoints, parse_ports
+from scistream.addresses import Network, parse_endpoints, parse_networks, parse_ports
 from scistream.control_server.answering import Calls, Context, metadata_bytes, metadata_text
 from scistream.control_server.callers import Caller
 from scistream.control_server.registry import Hello, Registry
@@ -16,11 +16,15 @@ from scistream.control_server.sessions import Session, SessionRequest, Update
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import (
     DIRECTION_METADATA,
+    ENCRYPTION_METADATA,
+    HALF_CLOSE_METADATA,
     LEASE_METADATA,
     PORTS_METADATA,
     RATE_METADATA,
     SESSION_KEY_METADATA,
     SESSION_KEY_SIZE,
+    SOURCES_METADATA,
+    TRANSPORT_METADATA,
     control_pb2_grpc,
 )
 from scistream.protocol import control_pb2 as wire
@@ -28,11 +32,16 @@ from scistream.terms import (
     DEFAULT_RATE,
     MAX_RATE,
     Direction,
+    Encryption,
+    OldClients,
+    Transport,
     Uid,
     parse_connections,
     parse_direction,
+    parse_encryption,
     parse_lease,
     parse_rate,
+    parse_transport,
     parse_uid,
 )
 
@@ -50,16 +59,25 @@ class ControlService(control_pb2_grpc.ControlServicer):
         log: where it is told what became of a key.
         tls: whether the channel is encrypted. A key that came over a plain one is no secret, and is not used.
         told_host: under which of this host's addresses the entry points are told to a peer (as gRPC names it).
+        old_clients: what clients get that do not say what shall protect the bytes between the gateways.
     """
 
-    def __init__(
-        self, registry: Registry, calls: Calls, log: FilteringBoundLogger, *, tls: bool, told_host: Callable[[str], str]
+    def __init__(  # noqa: PLR0913 - all that it answers from
+        self,
+        registry: Registry,
+        calls: Calls,
+        log: FilteringBoundLogger,
+        *,
+        tls: bool,
+        told_host: Callable[[str], str],
+        old_clients: OldClients = OldClients.REFUSE,
     ) -> None:
         self._registry = registry
         self._calls = calls
         self._log = log
         self._tls = tls
         self._told_host = told_host
+        self._old_clients = old_clients
 
     async def req(self, request: wire.Request, context: Context, name: str = "req") -> wire.Response:
         """Reserve entry points; answered when the hello has come."""
@@ -69,8 +87,9 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     def _asked(self, request: wire.Request, context: Context, caller: Caller) -> SessionRequest:
         named_ports = _named_ports(context)
+        uid = parse_uid(request.uid)
         return SessionRequest(
-            uid=parse_uid(request.uid),
+            uid=uid,
             direction=parse_direction(request.role),
             connections=parse_connections(request.num_conn or len(named_ports)),
             rate=_rate(request, context),
@@ -78,7 +97,19 @@ class ControlService(control_pb2_grpc.ControlServicer):
             host=self._told_host(context.peer()),
             lease=_lease(context),
             named_ports=named_ports,
+            encryption=self._encryption(uid, context),
+            transport=_transport(context),
+            sources=_sources(context),
+            half_close=metadata_text(context, HALF_CLOSE_METADATA) == "1",
         )
+
+    def _encryption(self, uid: Uid, context: Context) -> Encryption:
+        text = metadata_text(context, ENCRYPTION_METADATA)
+        if text is not None:
+            return parse_encryption(text)
+        if self._old_clients is OldClients.REFUSE:
+            raise SciStreamError(Code.OLD_CLIENT_REFUSED, uid=uid)
+        return Encryption.NONE if self._old_clients is OldClients.PLAIN else Encryption.LEGACY_PSK
 
     async def hello(self, request: wire.Hello, context: Context, name: str = "hello") -> wire.AppResponse:
         """Register the application's end of a session."""
@@ -148,6 +179,16 @@ def _number(text: str, code: Code, fact: str) -> int:
 def _lease(context: Context) -> float | None:
     text = metadata_text(context, LEASE_METADATA)
     return parse_lease(text) if text is not None else None
+
+
+def _transport(context: Context) -> Transport:
+    text = metadata_text(context, TRANSPORT_METADATA)
+    return Transport.TCP if text is None else parse_transport(text)
+
+
+def _sources(context: Context) -> tuple[Network, ...]:
+    text = metadata_text(context, SOURCES_METADATA)
+    return parse_networks(text) if text else ()
 
 
 def _named_ports(context: Context) -> tuple[int, ...]:

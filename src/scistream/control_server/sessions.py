@@ -6,12 +6,13 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scistream.addresses import Endpoint
+from scistream.addresses import Endpoint, Network
 from scistream.control_server.journal import Record
 from scistream.control_server.ports import Reservation
-from scistream.engines.base import Engine, Plan, Route, Traffic
+from scistream.engines.abilities import Wishes
+from scistream.engines.base import Engine, Handshake, Plan, Route, Traffic
 from scistream.engines.lifecycle import ProcessMark
-from scistream.terms import Direction, Encryption, SessionState, Uid
+from scistream.terms import Direction, Encryption, SessionState, Transport, Uid
 
 __all__ = ["Session", "SessionRequest", "SessionView", "Update"]
 
@@ -22,7 +23,9 @@ class SessionRequest:
 
     `rate` is in kb/s of application bytes, 0 where none was asked for. `host` is the address under which this gateway
     tells its entry points. `lease` is in seconds, None for the control server's default. `named_ports` are the entry
-    points' where the caller names them, one for each connection.
+    points' where the caller names them, one for each connection. `encryption` is what the engine gives for what was
+    asked. `sources` are the networks whose hosts may connect, all where there are none; `half_close` says that the
+    application half-closes its connections.
     """
 
     uid: Uid
@@ -33,6 +36,15 @@ class SessionRequest:
     host: str
     lease: float | None = None
     named_ports: tuple[int, ...] = ()
+    encryption: Encryption = Encryption.NONE
+    transport: Transport = Transport.TCP
+    sources: tuple[Network, ...] = ()
+    half_close: bool = False
+
+    @property
+    def wishes(self) -> Wishes:
+        """What is asked of the engine."""
+        return Wishes(self.encryption, self.transport, bool(self.sources), self.half_close, bool(self.rate))
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,12 @@ class SessionView:
     idle_since: float | None
     restarts: int
     traffic: Traffic
+    transport: Transport = Transport.TCP
+    sources: tuple[Network, ...] = ()
+    half_close: bool = False
+    handshake: Handshake = field(default_factory=Handshake)
+    warnings: tuple[str, ...] = ()
+    certificate_expires: float | None = None
 
 
 @dataclass(eq=False)
@@ -91,6 +109,9 @@ class Session:
     idle_since: float | None = None
     restarts: int = 0
     traffic: Traffic = field(default_factory=Traffic)
+    # What the last of its encrypted connections agreed on, as its data server told it.
+    handshake: Handshake = field(default_factory=Handshake)
+    certificate_expires: float | None = None
     mark: ProcessMark | None = None
     # A process of it may be there, whose mark may not be known.
     may_run: bool = False
@@ -137,7 +158,7 @@ class Session:
             entry_points=self.entry_points,
             targets=self.targets,
             engine=self.engine.name,
-            encryption=self.engine.encryption,
+            encryption=self.asked.encryption,
             owner=self.asked.owner,
             connections=self.asked.connections,
             rate=self.asked.rate,
@@ -147,6 +168,12 @@ class Session:
             idle_since=self.idle_since,
             restarts=self.restarts,
             traffic=self.traffic,
+            transport=self.asked.transport,
+            sources=self.asked.sources,
+            half_close=self.asked.half_close,
+            handshake=self.handshake,
+            certificate_expires=self.certificate_expires,
+            warnings=self.engine.warnings(self.asked.encryption, self.asked.transport),
         )
 
     def plan(self, directory: Path) -> Plan:
@@ -156,7 +183,18 @@ class Session:
             Route(Endpoint(self.bound_host, port), targets[index % len(targets)])
             for index, port in enumerate(self.ports if targets else ())
         )
-        return Plan(self.asked.uid, self.asked.direction, routes, directory, self.stem, self.key)
+        return Plan(
+            self.asked.uid,
+            self.asked.direction,
+            routes,
+            directory,
+            self.stem,
+            self.key,
+            encryption=self.asked.encryption,
+            transport=self.asked.transport,
+            sources=self.asked.sources,
+            rate=self.asked.rate,
+        )
 
     def record(self) -> Record:
         """The session as the journal keeps it: everything but the key."""
@@ -182,4 +220,8 @@ class Session:
             restarts=self.restarts,
             wanted=self.wanted,
             in_step=self.in_step,
+            encryption=self.asked.encryption,
+            transport=self.asked.transport,
+            sources=tuple(map(str, self.asked.sources)),
+            half_close=self.asked.half_close,
         )

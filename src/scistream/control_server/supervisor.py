@@ -26,7 +26,7 @@ from scistream.control_server.tasks import Tasks
 from scistream.engines.base import Plan
 from scistream.engines.lifecycle import ProcessMark
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Encryption, SessionState
+from scistream.terms import SessionState
 
 __all__ = ["Supervisor"]
 
@@ -80,7 +80,7 @@ class Supervisor:
         """
         if session.state is SessionState.FAILED:
             await self._end(session)
-        key = change.key if session.engine.encryption is not Encryption.NONE else None
+        key = change.key if session.asked.encryption.needs_key else None
         # Written before the process is there: whatever happens now, the next start knows where to look for it.
         self.move(session, SessionState.REGISTERED, mark=None, failure="", targets=change.targets, key=key)
         try:
@@ -176,7 +176,7 @@ class Supervisor:
 
     async def _until_lost(self, session: Session, mark: ProcessMark, backoff: Backoff) -> None:
         came = self._uptime()
-        ending = await self._data_servers.ended(mark)
+        ending = await self._data_servers.ended(session.engine, mark)
         async with session.lock:
             if session.state is SessionState.ACTIVE and session.mark == mark:
                 backoff.count(self._uptime() - came)
@@ -200,6 +200,8 @@ class Supervisor:
         plan = session.plan(self._directory)
         # The key has to outlive both the files of the one and a crash before those of the other.
         keep_key(plan)
+        if session.mark is not None:
+            session.engine.bury(plan, session.mark)
         await self.clear(session, session.mark)
         session.reservation.retake(session.bound_host)
         mark = await self._launch(session)
@@ -214,7 +216,7 @@ class Supervisor:
             engine=session.engine.title,
             uid=session.asked.uid,
             ending=ending,
-            output=self._data_servers.last_words(session.plan(self._directory)),
+            output=self._data_servers.last_words(session.engine, session.plan(self._directory)),
         )
 
     def _fail(

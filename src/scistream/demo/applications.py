@@ -11,16 +11,35 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
+from scistream.addresses import Endpoint
 from scistream.demo.leash import leashed
 from scistream.errors import Code, SciStreamError, one_line
 
-__all__ = ["Applications", "Line"]
+__all__ = ["Applications", "Ends", "Line"]
 
 _READ: Final = 65536
 _LAST_WORDS: Final = 10
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where the two applications of a stream are.
+
+    Attributes:
+        target: where the one listens.
+        entry_point: where the other connects to.
+        target_namespace: the network namespace of the one, as `nsenter --net=` takes it; None for the caller's own.
+        entry_point_namespace: that of the other.
+    """
+
+    target: Endpoint
+    entry_point: Endpoint
+    target_namespace: Path | None = None
+    entry_point_namespace: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -54,15 +73,17 @@ class Applications:
         self._selector = selectors.DefaultSelector()
         self._heard: deque[Line] = deque()
 
-    def start(self, name: str, command: Sequence[str]) -> None:
+    def start(self, name: str, command: Sequence[str], namespace: Path | None = None) -> None:
         """Start one.
 
         Args:
             name: what it is called in errors.
             command: the program and its arguments.
+            namespace: the kernel's file for the network namespace that it runs in; None for the caller's own.
         """
+        way = ["nsenter", f"--net={namespace}", "--"] if namespace else []
         process = subprocess.Popen(
-            leashed(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            leashed([*way, *command]), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         running = _Running(name, process)
         self._running.append(running)

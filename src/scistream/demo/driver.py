@@ -21,7 +21,8 @@ from types import FrameType
 from typing import Final
 
 from scistream.demo.playbook import Playbook
-from scistream.demo.remains import end_leftovers, look, mark_directory, require_ours
+from scistream.demo.remains import end_leftovers, mark_directory, require_ours
+from scistream.demo.site import Site, await_keepers, site_for
 from scistream.errors import Code, ExitCode, SciStreamError
 
 __all__ = ["Demo", "Wanted", "only_demo"]
@@ -89,6 +90,8 @@ class Demo:
         self._state = state.absolute()
         self._wanted = wanted
         self._playbook, self._cleanup = playbooks or (root / "playbooks/demo.yml", root / "playbooks/demo_stop.yml")
+        # Where an earlier demo's leftovers are: whatever was on hosts of their own went with them.
+        self._site = Site()
         self._running: Playbook | None = None
         self._is_ending = False
         self._is_cleaning = False
@@ -98,26 +101,36 @@ class Demo:
         """Show it, clean up, and return the exit code: 0, 130 after a signal, 1 where a step failed.
 
         Raises:
-            SciStreamError: DEMO_DIRECTORY_FOREIGN, DEMO_PORTS_IN_USE, LEFT_BEHIND.
+            SciStreamError: DEMO_DIRECTORY_FOREIGN, DEMO_PORTS_IN_USE, NETWORK_UNAVAILABLE, LEFT_BEHIND.
         """
         started = time.monotonic()
         require_ours(self._state)
         with self._signals():
             if self._state.exists():
                 _say(f"An earlier demo left {self._state}: cleaning up.")
+                await_keepers(self._state)
                 self._clean()
                 self._is_cleaning = False
             if self._is_ending:
                 return self._verdict(1, time.monotonic() - started, is_clean=True)
-            if taken := look(self._state).ports:
-                raise SciStreamError(Code.DEMO_PORTS_IN_USE, what="; ".join(taken))
-            mark_directory(self._state)
-            code = self._play(self._playbook)
-            is_clean = (code == 0 and not look(self._state)) or self._clean()
+            code, is_clean = self._show()
             return self._verdict(code, time.monotonic() - started, is_clean=is_clean)
 
+    def _show(self) -> tuple[int, bool]:
+        """The playbook's exit code, and whether it was cleaned up behind it as it should."""
+        self._site = site_for(self._wanted.engine, self._state)
+        with self._site:
+            self._site.require_free(self._state)
+            mark_directory(self._state)
+            self._site.settle(self._state)
+            code = self._play(self._playbook)
+            is_clean = (code == 0 and not self._site.look(self._state)) or self._clean()
+        if self._site.farewell:
+            _say(self._site.farewell)
+        return code, is_clean
+
     def _verdict(self, code: int, seconds: float, *, is_clean: bool) -> int:
-        left = look(self._state)
+        left = self._site.look(self._state)
         if left:
             raise SciStreamError(Code.LEFT_BEHIND, what=str(left))
         if not is_clean:
@@ -137,15 +150,15 @@ class Demo:
         self._is_cleaning = True
         code = self._play(self._cleanup)
         if code and self._has_lost_reader:
-            # It ended in the middle, with its output. The second one writes to nobody.
-            code = self._play(self._cleanup)
-        if look(self._state):
+            # It ended with its output. Where that was in the middle, the second one writes to nobody.
+            code = self._play(self._cleanup) if self._site.look(self._state) else 0
+        if self._site.look(self._state):
             end_leftovers(self._state)
             return False
         return code == 0
 
     def _play(self, playbook: Path) -> int:
-        running = self._running = Playbook(playbook, self._root, self._environment(os.environ))
+        running = self._running = Playbook(playbook, self._site.inventories, self._root, self._environment(os.environ))
         if self._must_end():
             # The signal came while it was being started.
             running.interrupt()
@@ -171,7 +184,7 @@ class Demo:
             "PYTHONUNBUFFERED": "1",
             "SCISTREAM_DEMO_STATE": str(self._state),
         }
-        return kept | self._wanted.environment() | own
+        return kept | self._wanted.environment() | self._site.environment | own
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from scistream.addresses import Endpoint
-from scistream.demo.applications import Applications
+from scistream.demo.applications import Applications, Ends
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["Measurement", "measure", "parse_report"]
@@ -46,12 +46,11 @@ class Measurement:
         }
 
 
-def measure(*, target: Endpoint, entry_point: Endpoint, seconds: int, connections: int) -> Measurement:
+def measure(ends: Ends, *, seconds: int, connections: int) -> Measurement:
     """Run iperf3 through the path.
 
     Args:
-        target: where its server listens; on that address only.
-        entry_point: where its client connects to.
+        ends: where its server listens, on that address only, and where its client connects to.
         seconds: how long it sends.
         connections: how many connections it sends over.
 
@@ -62,10 +61,11 @@ def measure(*, target: Endpoint, entry_point: Endpoint, seconds: int, connection
         words = "there is no program iperf3 (sudo apt-get install iperf3)"
         raise SciStreamError(Code.APPLICATION_FAILED, application="iperf3", ending="before it began", words=words)
     with Applications() as applications:
-        applications.start(SERVER, _command(target, "-s", "-1", "--forceflush"))
+        applications.start(SERVER, _command(ends.target, "-s", "-1", "--forceflush"), ends.target_namespace)
         _await_server(applications)
         # With -J, iperf3 3.12 ends with 0 even where it could not connect: the report says so.
-        applications.start(CLIENT, _command(entry_point, "-c", "-J", "-t", str(seconds), "-P", str(connections)))
+        client = _command(ends.entry_point, "-c", "-J", "-t", str(seconds), "-P", str(connections))
+        applications.start(CLIENT, client, ends.entry_point_namespace)
         return parse_report(applications.all_of(CLIENT, seconds + _EXTRA_SECONDS, "the iperf3 run"))
 
 

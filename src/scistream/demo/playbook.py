@@ -35,12 +35,14 @@ class Playbook:
 
     Args:
         path: the playbook.
+        inventories: what tells it of the gateways; the later one wins.
         root: the checkout, where it runs.
         environment: all of its environment.
     """
 
-    def __init__(self, path: Path, root: Path, environment: Mapping[str, str]) -> None:
-        command = [sys.executable, "-c", _ANSIBLE_PLAYBOOK, "-i", "inventory/local", str(path)]
+    def __init__(self, path: Path, inventories: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:
+        options = [word for inventory in inventories for word in ("-i", inventory)]
+        command = [sys.executable, "-c", _ANSIBLE_PLAYBOOK, *options, str(path)]
         self._process = subprocess.Popen(
             leashed(command, signal.SIGINT),
             cwd=root,

@@ -1,4 +1,4 @@
-"""What a demo left behind: processes, listening ports, files; looked for in its own places only.
+"""What a demo left behind: processes, listening ports, rules, files; looked for in its own places only.
 
 `python -m scistream.demo.remains DIRECTORY` looks, and says so in a sentence; it ends with 4 where something is left.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ import psutil
 
 from scistream.addresses import Endpoint
 from scistream.cli.common import run
-from scistream.engines.processes import ProcessFacts, listeners, send, who_listens
+from scistream.demo.namespaces import entered, inside
+from scistream.engines.holders import who_listens
+from scistream.engines.host import find_program
+from scistream.engines.processes import ProcessFacts, listeners, send
 from scistream.errors import Code, SciStreamError
 
 __all__ = [
@@ -51,12 +55,13 @@ class Remains:
     processes: tuple[str, ...]
     ports: tuple[str, ...]
     files: tuple[str, ...]
+    rules: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.processes or self.ports or self.files)
+        return bool(self.processes or self.ports or self.files or self.rules)
 
     def __str__(self) -> str:
-        return "; ".join((*self.processes, *self.ports, *self.files))
+        return "; ".join((*self.processes, *self.ports, *self.rules, *self.files))
 
 
 def mark_directory(directory: Path) -> None:
@@ -91,20 +96,52 @@ def remove_directory(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
-def look(directory: Path, ports: Iterable[Endpoint] = LISTENERS) -> Remains:
+def look(directory: Path, ports: Iterable[Endpoint] = LISTENERS, namespaces: Sequence[Path] = ()) -> Remains:
     """Look for what a demo with that directory left behind.
 
     Args:
         directory: where it kept its files.
         ports: where it listened.
+        namespaces: the demo's own hosts, as `Host.namespace`, where it has some. All that is there is the demo's, and
+            the process that keeps them is not looked for. The calling thread, the process's main one, goes there.
     """
+    keepers = {int(namespace.parts[2]) for namespace in namespaces}
+    processes = {found.pid: found for found in _processes(directory) if found.pid not in keepers}
+    inodes = {namespace.stat().st_ino for namespace in namespaces}
+    processes |= {pid: psutil.Process(pid) for pid in inside(inodes) if pid not in keepers}
     wanted = frozenset(ports)
     heard = sorted({Endpoint(str(one.ip), one.port) for one in listeners()} & wanted)
+    ports_inside, rules = _inside(namespaces)
     return Remains(
-        processes=tuple(f"process {found.pid} ({_words(found)})" for found in _processes(directory)),
-        ports=tuple(f"{one} is listened on by {who_listens(one) or 'a process that just ended'}" for one in heard),
+        processes=tuple(f"process {found.pid} ({_words(found)})" for found in processes.values()),
+        ports=(*(_heard(one) for one in heard), *ports_inside),
         files=(str(directory),) if directory.exists() else (),
+        rules=rules,
     )
+
+
+def _inside(namespaces: Iterable[Path]) -> tuple[list[str], tuple[str, ...]]:
+    """Who listens on any port of these hosts, and which tables of rules they have."""
+    ports: list[str] = []
+    rules: list[str] = []
+    for namespace in namespaces:
+        with entered(namespace):
+            ports += [_heard(Endpoint(str(one.ip), one.port)) for one in listeners()]
+            rules += _tables()
+    return ports, tuple(f"rules of nft {line}" for line in rules)
+
+
+def _tables() -> list[str]:
+    program = find_program(("nft",))
+    if program is None:
+        return []
+    done = subprocess.run([program, "list", "tables"], check=False, capture_output=True, text=True)
+    # Where it cannot be told, it is not clean.
+    return (done.stdout or done.stderr).splitlines()
+
+
+def _heard(endpoint: Endpoint) -> str:
+    return f"{endpoint} is listened on by {who_listens(endpoint) or 'a process that just ended'}"
 
 
 def end_leftovers(directory: Path) -> None:
@@ -179,7 +216,13 @@ def _words(process: psutil.Process) -> str:
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--mark", is_flag=True, help="Make the directory, and mark it as a demo's; look for nothing.")
 @click.option("--remove", is_flag=True, help="Remove the directory first, where it is a demo's.")
-def main(directory: Path, mark: bool, remove: bool) -> None:
+@click.option(
+    "--namespaces",
+    envvar="SCISTREAM_DEMO_NAMESPACES",
+    default="",
+    help="Look also in these network namespaces, which are the demo's: paths with blanks between.",
+)
+def main(directory: Path, mark: bool, remove: bool, namespaces: str) -> None:
     """Say what a demo with that DIRECTORY left behind.
 
     Example: python -m scistream.demo.remains .state/demo
@@ -189,12 +232,12 @@ def main(directory: Path, mark: bool, remove: bool) -> None:
         return
     if remove:
         remove_directory(directory)
-    if remains := look(directory):
+    hosts = tuple(map(Path, namespaces.split()))
+    if remains := look(directory, () if hosts else LISTENERS, hosts):
         raise SciStreamError(Code.LEFT_BEHIND, what=str(remains))
-    click.echo(
-        f"Nothing is left behind: no process that names {directory}, none of {len(LISTENERS)} addresses is listened "
-        "on, no file."
-    )
+    where = f"no port of the {len(hosts)} hosts" if hosts else f"none of {len(LISTENERS)} addresses"
+    rules = "no process and no rule on one of them, " if hosts else ""
+    click.echo(f"Nothing is left behind: no process that names {directory}, {where} is listened on, {rules}no file.")
 
 
 if __name__ == "__main__":

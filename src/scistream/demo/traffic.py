@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from scistream.addresses import Endpoint
-from scistream.demo.applications import Applications
+from scistream.demo.applications import Applications, Ends
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["Exchange", "Outcome", "Progress", "stream"]
@@ -117,14 +116,11 @@ class Exchange:
         return None
 
 
-def stream(
-    *, target: Endpoint, entry_point: Endpoint, source: int | Path, silence: float, tell: Callable[[Progress], None]
-) -> Outcome:
+def stream(ends: Ends, *, source: int | Path, silence: float, tell: Callable[[Progress], None]) -> Outcome:
     """Send frames or a file from an application at the entry point to one at the target.
 
     Args:
-        target: where the receiver listens.
-        entry_point: where the sender connects to.
+        ends: where the receiver listens, and where the sender connects to.
         source: a number of detector frames (8 MiB each), or a file.
         silence: seconds that may pass without a byte.
         tell: called with the progress, a few times a second.
@@ -133,10 +129,11 @@ def stream(
         SciStreamError: APPLICATION_FAILED, DEADLINE, STREAM_DAMAGED.
     """
     what = ["--file", str(source)] if isinstance(source, Path) else ["--frames", str(source)]
+    receiver, sender = ([sys.executable, "-m", f"scistream.demo.{one}"] for one in ("receiver", "sender"))
     with Applications() as applications:
-        applications.start(RECEIVER, [sys.executable, "-m", "scistream.demo.receiver", str(target)])
+        applications.start(RECEIVER, [*receiver, str(ends.target)], ends.target_namespace)
         applications.next_line(_START_SECONDS, "the start of the receiver", "nothing")
-        applications.start(SENDER, [sys.executable, "-m", "scistream.demo.sender", str(entry_point), *what])
+        applications.start(SENDER, [*sender, str(ends.entry_point), *what], ends.entry_point_namespace)
         return _judged(_follow(applications, silence, tell))
 
 

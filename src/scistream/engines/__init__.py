@@ -7,13 +7,14 @@ from typing import Final
 
 from scistream.engines.base import Engine, Installation, Plan, Route
 from scistream.engines.haproxy import HAProxy
+from scistream.engines.nftables import NFTables
 from scistream.engines.nginx import Nginx
 from scistream.engines.stunnel import Stunnel
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["ENGINES", "Engine", "Installation", "Plan", "Route", "describe_engines", "find_engine"]
 
-ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (HAProxy(), Nginx(), Stunnel())}
+ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (HAProxy(), Nginx(), Stunnel(), NFTables())}
 
 # `HaproxySubprocess`, `StunnelSubprocess`: the deployed server's words for what every data server is here.
 _OLD_SUFFIX: Final = "subprocess"

@@ -1,31 +1,30 @@
-"""The one interface of all engines: what a data server shall do, and what an engine has to say for it to happen.
-
-An engine only renders text and names commands. Files, processes and waiting are `scistream.engines.lifecycle`'s,
-once for all.
-"""
+"""The one interface of all engines: what a data server shall do, what an engine can do, and how it is told."""
 
 from __future__ import annotations
 
 import abc
+import enum
 import re
-import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, SupportsIndex
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from scistream.addresses import Endpoint
+from scistream.addresses import Endpoint, Network
 from scistream.engines.host import Host, ask, find_program
-from scistream.engines.traffic import Count, Peer, Traffic
-from scistream.errors import Code, SciStreamError, one_line
+from scistream.engines.marks import ProcessMark
+from scistream.engines.traffic import Traffic
+from scistream.errors import Code, SciStreamError
 from scistream.protocol import SESSION_KEY_SIZE
-from scistream.terms import Direction, Encryption, Uid, parse_uid
+from scistream.terms import Direction, Encryption, Transport, Uid, parse_uid
 
 __all__ = [
     "FILE_KINDS",
     "Engine",
+    "Feature",
+    "Handshake",
     "Installation",
     "Plan",
     "Route",
@@ -35,7 +34,7 @@ __all__ = [
     "without_places",
 ]
 
-FILE_KINDS: Final = ("ca", "conf", "log", "log.1", "pid", "psk", "sock", "traffic")
+FILE_KINDS: Final = ("ca", "conf", "log", "log.1", "pem", "pid", "psk", "sock", "traffic")
 """Every kind of file that a data server may have."""
 
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
@@ -98,7 +97,8 @@ class Plan:
 
     `stem` begins the names of its files: the uid, or the uid and the direction with a dot between. `key` is the secret
     that the two gateways of the stream share, `scistream.protocol.SESSION_KEY_SIZE` bytes, or None where the session
-    has none.
+    has none. `encryption` protects the bytes between the two gateways. `sources` are the networks whose hosts may
+    connect, all where there are none. `rate` is in kb/s of application bytes, each way; 0 where there is none.
 
     Raises:
         SciStreamError: BAD_UID, NO_TARGETS.
@@ -110,6 +110,10 @@ class Plan:
     directory: Path
     stem: str
     key: bytes | None = field(default=None, repr=False)
+    encryption: Encryption = Encryption.NONE
+    transport: Transport = Transport.TCP
+    sources: tuple[Network, ...] = ()
+    rate: int = 0
 
     def __post_init__(self) -> None:
         parse_uid(self.uid)
@@ -119,6 +123,16 @@ class Plan:
             raise SciStreamError(Code.NO_TARGETS, uid=self.uid)
         if self.key is not None and len(self.key) != SESSION_KEY_SIZE:
             raise ValueError("a session key has another size")
+
+    def require_key(self, engine: str) -> bytes:
+        """The session's key, for an encryption that needs it.
+
+        Raises:
+            SciStreamError: SESSION_KEY_MISSING.
+        """
+        if self.key is None:
+            raise SciStreamError(Code.SESSION_KEY_MISSING, uid=self.uid, engine=engine)
+        return self.key
 
     def path(self, kind: str) -> Path:
         """The session's file of one kind (guide 7.4: `<uid>.conf`, `<uid>.log`)."""
@@ -154,6 +168,34 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
+class Feature(enum.Enum):
+    """What an engine may be able to do: a column of the truth table, with the words that it goes by there."""
+
+    PLAIN = "plain"
+    TLS = "TLS"
+    LEGACY_PSK = "legacy-psk"
+    UDP = "UDP"
+    IPV6 = "IPv6"
+    SOURCES = "source list"
+    HALF_CLOSE = "half-close"
+    RATE = "rate"
+    RETARGET = "live retarget"
+    RENEWAL = "certificate renewal"
+    COUNTS = "byte counts"
+    HANDSHAKE = "negotiated cipher"
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """What two data servers agreed on, as one of them tells it: the cipher suite, and who the other end proved to be.
+
+    A field is empty where the engine does not tell.
+    """
+
+    cipher: str = ""
+    peer: str = ""
+
+
 class Engine(abc.ABC):
     """A kind of data server."""
 
@@ -168,22 +210,13 @@ class Engine(abc.ABC):
     """What makes the program print its version."""
     packages: ClassVar[tuple[str, ...]]
     """The distribution's packages, as apt names them."""
-    encryption: ClassVar[Encryption]
-    """What protects the bytes between the two gateways."""
-    error_mark: ClassVar[str] = ""
-    """What the lines of its checker have that tell of errors; the others are notices."""
-    can_limit_rate: ClassVar[bool] = False
-    """Whether it can keep a session to the rate that was asked for (U57)."""
-    drain_signal: ClassVar[signal.Signals | None] = None
-    """What has its leader accept no more and end with its last connection; None where no signal does."""
-    rebinds: ClassVar[bool] = False
-    """Whether it closes its listeners and makes others when it reads its configuration anew."""
-    ledger: ClassVar[str] = ""
-    """The kind of file whose lines tell of ended connections (`count`); empty where it is asked by a command."""
-    targets_command: ClassVar[str] = ""
-    """What its command socket answers with the targets in force; empty where they are in its configuration alone."""
-    traffic_command: ClassVar[str] = ""
-    """What its command socket answers with its traffic."""
+    encryptions: ClassVar[tuple[Encryption, ...]]
+    """What it can protect the bytes between the two gateways with; what `tls` stands for comes first."""
+    transports: ClassVar[tuple[Transport, ...]] = (Transport.TCP,)
+    cannot: ClassVar[Mapping[Feature, str]] = {}
+    """What it cannot do, each with the sentence that a request for it is refused with."""
+    privileges: ClassVar[str] = "none"
+    """What the control server needs for it, beyond an ordinary user's rights."""
 
     def locate(self) -> Installation:
         """Find the engine on this host.
@@ -204,93 +237,121 @@ class Engine(abc.ABC):
         version = _VERSION.search(answer)
         return Installation(program, version.group() if version else "0")
 
+    def shortfall(self) -> str:
+        """What keeps an installed engine from any work here and now, in a sentence; empty where nothing does."""
+        return ""
+
+    def rate_shortfall(self) -> str:
+        """What keeps its sessions from being kept to a rate here and now, in a sentence; empty where nothing does."""
+        return self.cannot.get(Feature.RATE, "")
+
+    def warnings(self, encryption: Encryption, transport: Transport) -> tuple[str, ...]:
+        """What every status of such a session has to say, a sentence each."""
+        del transport
+        if encryption is Encryption.NONE:
+            return ("nothing protects the bytes between the gateways: encryption none was asked for",)
+        return ()
+
     @abc.abstractmethod
-    def render(self, plan: Plan, installation: Installation) -> Mapping[Path, str]:
-        """The contents of the data server's files, by path. All of them are written with mode 0600.
+    async def start(self, plan: Plan) -> ProcessMark:
+        """Start a data server; back when its entry points accept. On failure nothing of it is left.
 
         Raises:
-            SciStreamError: SESSION_KEY_MISSING, ENGINE_CANNOT.
+            SciStreamError: ENGINE_MISSING, ENGINE_CANNOT, SESSION_KEY_MISSING, ENTRY_POINT_IN_USE,
+                LISTEN_ADDRESS_FOREIGN, FILE_UNWRITABLE, CONFIGURATION_REJECTED, DATA_SERVER_FAILED,
+                DATA_SERVER_SILENT.
         """
 
     @abc.abstractmethod
-    def check_command(self, plan: Plan, installation: Installation) -> list[str] | None:
-        """The engine's own check of the rendered files, or None where it has no checker."""
+    async def stop(self, plan: Plan, mark: ProcessMark) -> None:
+        """End it for certain, and remove its files; again, after a failure, or where it is dead: what is left.
+
+        Raises:
+            SciStreamError: DATA_SERVER_STUCK, FILE_UNWRITABLE.
+        """
 
     @abc.abstractmethod
-    def start_command(self, plan: Plan, installation: Installation) -> list[str]:
-        """What runs the data server in the foreground, with `plan.directory` as working directory."""
+    async def drain(self, plan: Plan, mark: ProcessMark, deaf: Callable[[], None]) -> None:
+        """Have it accept no new connections; back when the running ones have ended and it with them.
 
-    def deaf(self, plan: Plan, installation: Installation) -> str:
-        """A configuration with which, once it is loaded, running connections go on and none is accepted.
-
-        For engines without `drain_signal`.
+        `deaf` is called when it accepts none any more; what fails, fails before that.
 
         Raises:
             SciStreamError: ENGINE_CANNOT.
         """
-        del plan, installation
-        raise SciStreamError(Code.ENGINE_CANNOT, engine=self.title, reason="it cannot stop accepting alone")
 
-    def switch_commands(self, routes: Sequence[Route]) -> list[str]:
-        """What its command socket has to be told for new connections to go to these targets, which are IP addresses.
-
-        For engines with `targets_command`; the others read their configuration anew, at SIGHUP.
-        """
-        del routes
-        return []
-
-    def switched(self, answer: str) -> bool:
-        """Whether the answer to one of `switch_commands` tells of success."""
-        del answer
-        return False
-
-    def reloaded(self, words: str) -> bool:
-        """Whether what its log got since SIGHUP says that it took the configuration, or need not say so.
+    @abc.abstractmethod
+    async def retarget(self, plan: Plan, mark: ProcessMark) -> None:
+        """Have new connections go to the plan's targets; running ones go on to where they went.
 
         Raises:
-            SciStreamError: ENGINE_CANNOT, where it says that it did not.
+            SciStreamError: ENGINE_CANNOT, DATA_SERVER_UNRESPONSIVE, CONFIGURATION_REJECTED, SESSION_KEY_MISSING,
+                FILE_UNWRITABLE; all is then as it was.
         """
-        if self.error_mark and self.error_mark in words:
-            raise SciStreamError(Code.ENGINE_CANNOT, engine=self.title, reason=self.rejection(words))
-        return True
 
-    def read_targets(self, answer: str) -> list[Endpoint]:
-        """The answer to `targets_command`, in the routes' order."""
-        del answer
-        return []
+    async def renew_certificates(self, plan: Plan, mark: ProcessMark) -> None:
+        """Have new connections prove this gateway with a new certificate; running ones go on.
 
-    def read_traffic(self, answer: str) -> Traffic:
-        """The answer to `traffic_command`."""
-        del answer
-        return Traffic()
-
-    def count(self, plan: Plan, line: str, accepted: dict[str, list[Peer]]) -> Count:
-        """One line of the `ledger`.
-
-        `accepted` is the engine's to keep between lines: running connections by its own names, each with the client's
-        address, and behind it the address from which the data server went to the target, where the ledger tells it.
+        Raises:
+            SciStreamError: ENGINE_CANNOT, DATA_SERVER_UNRESPONSIVE, FILE_UNWRITABLE; all is then as it was.
         """
-        del plan, line, accepted
-        return Count(Traffic())
+        del plan, mark
+        reason = self.cannot.get(Feature.RENEWAL, "it has no certificates")
+        raise SciStreamError(Code.ENGINE_CANNOT, engine=self.title, reason=reason)
 
-    def is_plain_at_target(self, plan: Plan) -> bool:
-        """Whether the application's bytes are to be counted at the target, since the client's are encrypted.
+    def certificate_expires(self, plan: Plan) -> float | None:
+        """When the session's certificate of this gateway ends, in seconds since the epoch; None where it has none."""
+        del plan
+        return None
 
-        Then `count` has to fill in whence the data server went to the target.
+    @abc.abstractmethod
+    async def traffic(self, plan: Plan, mark: ProcessMark) -> Traffic:
+        """What it has carried since it started; no figure but the open connections ever falls.
+
+        Raises:
+            OSError: it does not answer; TimeoutError where it is frozen.
+        """
+
+    async def handshake(self, plan: Plan, mark: ProcessMark) -> Handshake | None:
+        """What the last of its encrypted connections agreed on; None where there was none, or it does not tell.
+
+        Raises:
+            OSError: it does not answer.
+        """
+        del plan, mark
+        return None
+
+    @abc.abstractmethod
+    def alive(self, mark: ProcessMark) -> bool:
+        """Whether it is the very one that was started, and runs."""
+
+    @abc.abstractmethod
+    async def ended(self, mark: ProcessMark) -> str:
+        """Wait until it ends by itself; says how."""
+
+    async def keep_rate(self, plan: Plan) -> None:
+        """See that a running session is still kept to its rate: whoever loads the host's firewall anew lifts it.
+
+        Raises:
+            SciStreamError: ENGINE_CANNOT.
         """
         del plan
-        return False
 
-    def rejection(self, words: str) -> str:
-        """What its checker found wrong, in one line for remote callers: no notices, no paths of this host."""
-        lines = words.splitlines()
-        errors = [line for line in lines if self.error_mark in line]
-        return one_line(without_places("\n".join(errors or lines))) or "it said nothing"
+    def bury(self, plan: Plan, mark: ProcessMark) -> None:
+        """Take note that it ended by itself, before it is stopped and another takes its place.
 
-    def complaint(self, words: str) -> str | None:
-        """What a data server that accepts has said against its configuration, or None.
-
-        For engines that go on where others refuse to start.
+        For engines whose connections go on without it: they are the other's then.
         """
-        del words
-        return None
+        del plan, mark
+
+    def survey(self, directory: Path) -> Mapping[str, Sequence[ProcessMark]]:
+        """What of it runs for a control server that is no process of this host, by what begins the files' names.
+
+        Of engines that are processes, all are found at once, by who runs on the directory.
+        """
+        del directory
+        return {}
+
+    @abc.abstractmethod
+    def last_words(self, plan: Plan) -> str:
+        """The last that it said, in one line and without this host's directories."""

@@ -9,10 +9,10 @@ import os
 import resource
 import signal
 import subprocess
-from dataclasses import dataclass
 from typing import Final
 
 from scistream.engines.base import Plan
+from scistream.engines.marks import ProcessMark
 from scistream.engines.processes import ProcessFacts
 
 __all__ = [
@@ -34,14 +34,6 @@ _FOREIGN_ENVIRONMENT: Final = ("SCISTREAM_", "NOTIFY_SOCKET", "LISTEN_", "NGINX"
 
 # Who ends a data server holds its mark only; but a parent has to ask for a child's status, or it stays as a zombie.
 _children: Final[dict[int, subprocess.Popen[bytes]]] = {}
-
-
-@dataclass(frozen=True)
-class ProcessMark:
-    """One process for certain: its pid, and its start in clock ticks since the host's (proc(5), stat, field 22)."""
-
-    pid: int
-    started: int
 
 
 def alive(mark: ProcessMark) -> bool:

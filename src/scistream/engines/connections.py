@@ -1,4 +1,4 @@
-"""The TCP connections of this network namespace, with the bytes they carried: sock_diag(7), one question for all."""
+"""The sockets of this network namespace, TCP connections with the bytes they carried: sock_diag(7)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Final
 from scistream.addresses import Endpoint
 from scistream.engines.processes import Listener, listeners, plain_ip, socket_inodes
 from scistream.engines.traffic import Peer
+from scistream.terms import Transport
 
 __all__ = ["Socket", "accepting", "connections", "listening", "parse_sockets"]
 
@@ -25,7 +26,8 @@ _ERROR: Final = 2
 _DONE: Final = 3
 _WITH_TCP_INFO: Final = 1 << 1
 _TCP_INFO: Final = 2
-_LISTEN: Final = 1 << 10
+# By transport: the protocol, and the states of what anybody may send to. A bound UDP socket counts as closed.
+_LISTENING: Final = {Transport.TCP: (socket.IPPROTO_TCP, 1 << 10), Transport.UDP: (socket.IPPROTO_UDP, 1 << 7)}
 # Established, SYN sent, both FIN_WAITs, CLOSE_WAIT, LAST_ACK, CLOSING: what a process may still hold.
 _CONNECTED: Final = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
 # FIN_WAIT2; CLOSE_WAIT, LAST_ACK, CLOSING.
@@ -69,30 +71,35 @@ def connections() -> list[Socket]:
     return [found for found in _ask(_CONNECTED, _WITH_TCP_INFO) if found.inode]
 
 
-def listening(port: int) -> list[Listener]:
+def listening(port: int, transport: Transport = Transport.TCP) -> list[Listener]:
     """The listeners of a port, on whatever address; also where the kernel has to be asked for all there are."""
+    protocol, states = _LISTENING[transport]
     try:
-        return [Listener(*found.local, found.inode) for found in _ask(_LISTEN, 0, port)]
+        # Of UDP the kernel tells all there are: it knows no listeners.
+        found = [Listener(*each.local, each.inode) for each in _ask(states, 0, port, protocol)]
     except OSError:
-        return [found for found in listeners() if found.port == port]
+        found = list(listeners(transport))
+    return [each for each in found if each.port == port]
 
 
-def accepting(pids: Iterable[int], entry_points: Iterable[Endpoint]) -> dict[Endpoint, int]:
+def accepting(
+    pids: Iterable[int], entry_points: Iterable[Endpoint], transport: Transport = Transport.TCP
+) -> dict[Endpoint, int]:
     """The entry points on whose very address one of the processes listens, each with the listener's inode."""
     own = {inode for pid in pids for inode in socket_inodes(pid)}
     return {
         entry_point: found.inode
         for entry_point in entry_points
-        for found in listening(entry_point.port)
+        for found in listening(entry_point.port, transport)
         if found.is_at(entry_point) and found.inode in own
     }
 
 
-def _ask(states: int, extensions: int, port: int = 0) -> Iterator[Socket]:
+def _ask(states: int, extensions: int, port: int = 0, protocol: int = socket.IPPROTO_TCP) -> Iterator[Socket]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
         kernel.bind((0, 0))
         for family in (socket.AF_INET, socket.AF_INET6):
-            question = _QUESTION.pack(family, socket.IPPROTO_TCP, extensions, states) + _PORTS.pack(port, 0) + _ANY
+            question = _QUESTION.pack(family, protocol, extensions, states) + _PORTS.pack(port, 0) + _ANY
             size = _HEADER.size + len(question)
             kernel.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, family, 0) + question)
             try:

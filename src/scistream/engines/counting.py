@@ -12,12 +12,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from scistream.engines.base import Engine, Plan
+from scistream.engines.base import Plan
 from scistream.engines.children import ProcessMark
 from scistream.engines.connections import Socket, connections
 from scistream.engines.traffic import Peer, Traffic
+
+if TYPE_CHECKING:
+    from scistream.engines.proxy import Proxy
 
 __all__ = ["forget", "known", "measure", "remember", "rotate"]
 
@@ -33,7 +36,7 @@ class _Meter:
     """What is known of one data server."""
 
     mark: ProcessMark
-    engine: Engine
+    engine: Proxy
     told: Traffic = field(default_factory=Traffic)
     counted: Traffic = field(default_factory=Traffic)
     offset: int = 0
@@ -59,14 +62,14 @@ def known(plan: Plan, mark: ProcessMark) -> Traffic:
     return meter.told if meter and meter.mark == mark else Traffic()
 
 
-def remember(engine: Engine, plan: Plan, mark: ProcessMark, told: Traffic) -> Traffic:
+def remember(engine: Proxy, plan: Plan, mark: ProcessMark, told: Traffic) -> Traffic:
     """Keep what it says of itself; gives it back, never less than before."""
     meter = _meter(engine, plan, mark)
     meter.told = told.since(meter.told)
     return meter.told
 
 
-def measure(engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
+def measure(engine: Proxy, plan: Plan, mark: ProcessMark) -> Traffic:
     """What the ledger and the kernel tell, never less than before.
 
     Where an engine has no ledger, the open connections only, and the rest as it was told last.
@@ -85,7 +88,7 @@ def forget(plan: Plan) -> None:
     _meters.pop(plan.path("log"), None)
 
 
-def _meter(engine: Engine, plan: Plan, mark: ProcessMark) -> _Meter:
+def _meter(engine: Proxy, plan: Plan, mark: ProcessMark) -> _Meter:
     path = plan.path("log")
     meter = _meters.get(path)
     if meter is None or meter.mark != mark:

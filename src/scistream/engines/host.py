@@ -24,6 +24,9 @@ _STATUS: Final = Path("/proc/self/status")
 _CHANGE_USER: Final = 1 << 6 | 1 << 7
 _UNBOUND_PIPES: Final = 1 << 21 | 1 << 24
 _ANSWER_TIMEOUT: Final = 10.0
+_MEMORY_SHARE: Final = 8
+_MIN_BUFFER: Final = 32 * 1024
+_MAX_BUFFER: Final = 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,14 @@ class Host:
         descriptors: open files that one process may have at most.
         pipe_bytes: bytes of pipe buffers that all processes of this user share; None where there is no bound.
         must_stay_root: root who may not change the user (a container without CAP_SETUID).
+        memory: bytes of main memory.
     """
 
     cores: int
     descriptors: int
     pipe_bytes: int | None
     must_stay_root: bool
+    memory: int = 16 << 30
 
     @classmethod
     def here(cls) -> Self:
@@ -52,7 +57,17 @@ class Host:
             descriptors=_MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MANY_DESCRIPTORS),
             pipe_bytes=None if capabilities & _UNBOUND_PIPES else _pipe_bytes(_PIPE_PAGES.read_text()),
             must_stay_root=os.geteuid() == 0 and capabilities & _CHANGE_USER != _CHANGE_USER,
+            memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         )
+
+    def buffer_size(self, connections: int) -> int:
+        """Bytes of a buffer of which each of so many connections may fill one: a power of two, 32 KiB to 512 KiB.
+
+        More bytes at once cost less processor time, up to the largest; if all connections have a slow reader, their
+        buffers fill no more than an eighth of the memory.
+        """
+        size = self.memory // _MEMORY_SHARE // connections
+        return max(_MIN_BUFFER, min(_MAX_BUFFER, 1 << size.bit_length() - 1))
 
 
 def _capabilities(status: str) -> int:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from scistream.addresses import Endpoint
 from scistream.engines import counting
-from scistream.engines.base import Engine, Installation, Plan
+from scistream.engines.base import Installation, Plan
 from scistream.engines.children import ProcessMark, alive, ending, farewell, present, reap, spawn
 from scistream.engines.connections import accepting
 from scistream.engines.files import last_words, remove_files, tail, write_files
+from scistream.engines.holders import who_listens
 from scistream.engines.processes import (
     ProcessFacts,
     bind_failure,
@@ -25,9 +26,12 @@ from scistream.engines.processes import (
     pauses,
     send,
     wait_exit,
-    who_listens,
 )
+from scistream.engines.shaping_cgroups import entering
 from scistream.errors import Code, SciStreamError
+
+if TYPE_CHECKING:
+    from scistream.engines.proxy import Proxy
 
 __all__ = ["ProcessMark", "alive", "farewell", "last_words", "present", "remove_files", "start", "stop"]
 
@@ -37,7 +41,7 @@ _NEXT_LOOK: Final = 0.05
 _KILL_GRACE: Final = 5.0
 
 
-async def start(engine: Engine, plan: Plan, *, timeout: float = 10.0) -> ProcessMark:  # noqa: ASYNC109  the error names it
+async def start(engine: Proxy, plan: Plan, *, timeout: float = 10.0) -> ProcessMark:  # noqa: ASYNC109  the error names it
     """Start a data server, and return when each of its entry points accepts.
 
     Where it fails or is cancelled, nothing is left: no process, no file. `timeout` is in seconds.
@@ -79,7 +83,7 @@ async def stop(plan: Plan, mark: ProcessMark, *, engine_title: str, grace: float
 class _Attempt:
     """One start, with what has to be undone when it fails."""
 
-    def __init__(self, engine: Engine, plan: Plan, installation: Installation, seconds: float) -> None:
+    def __init__(self, engine: Proxy, plan: Plan, installation: Installation, seconds: float) -> None:
         self._engine = engine
         self._plan = plan
         self._installation = installation
@@ -124,7 +128,7 @@ class _Attempt:
 
     def _launch(self, command: list[str]) -> ProcessMark:
         try:
-            mark = spawn(command, self._plan)
+            mark = spawn(entering(self._plan, command), self._plan)
         except OSError as error:
             raise self._error(Code.DATA_SERVER_FAILED, ending="it did not run", output=str(error)) from None
         self._marks.append(mark)
@@ -141,7 +145,7 @@ class _Attempt:
     def _deaf(self, mark: ProcessMark) -> list[Endpoint]:
         """The entry points on which the data server does not listen."""
         entry_points = [route.entry_point for route in self._plan.routes]
-        heard = accepting([mark.pid], entry_points)
+        heard = accepting([mark.pid], entry_points, self._plan.transport)
         return [entry_point for entry_point in entry_points if entry_point not in heard]
 
     def _takes_commands(self) -> bool:
@@ -159,17 +163,17 @@ class _Attempt:
 
 def _require_free(plan: Plan) -> None:
     for route in plan.routes:
-        error = bind_failure(route.entry_point)
+        error = bind_failure(route.entry_point, plan.transport)
         if error is None:
             continue
         address = str(route.entry_point)
         if is_in_use(error):
-            raise SciStreamError(Code.ENTRY_POINT_IN_USE, entry_point=address, process=_holder(route.entry_point))
+            raise SciStreamError(Code.ENTRY_POINT_IN_USE, entry_point=address, process=_holder(plan, route.entry_point))
         raise SciStreamError(Code.LISTEN_ADDRESS_FOREIGN, address=address, reason=error.strerror or str(error))
 
 
-def _holder(entry_point: Endpoint) -> str:
-    return who_listens(entry_point) or "a process that holds it and does not listen"
+def _holder(plan: Plan, entry_point: Endpoint) -> str:
+    return who_listens(entry_point, plan.transport) or "a process that holds it and does not listen"
 
 
 async def _end(plan: Plan, mark: ProcessMark, grace: float) -> str | None:
@@ -233,11 +237,11 @@ async def _wait_free(plan: Plan, seconds: float) -> str | None:
     waits = pauses()
     while taken := _taken(plan):
         if loop.time() >= deadline:
-            return f"a listener on {taken[0]}, {_holder(taken[0])},"
+            return f"a listener on {taken[0]}, {_holder(plan, taken[0])},"
         await asyncio.sleep(next(waits))
     return None
 
 
 def _taken(plan: Plan) -> list[Endpoint]:
-    errors = ((route.entry_point, bind_failure(route.entry_point)) for route in plan.routes)
+    errors = ((route.entry_point, bind_failure(route.entry_point, plan.transport)) for route in plan.routes)
     return [entry_point for entry_point, error in errors if error and is_in_use(error)]

@@ -22,6 +22,7 @@ from typing import Final, Self
 import psutil
 
 from scistream.addresses import Endpoint
+from scistream.terms import Transport
 
 __all__ = [
     "Listener",
@@ -38,15 +39,14 @@ __all__ = [
     "send",
     "socket_inodes",
     "wait_exit",
-    "who_listens",
 ]
 
 _PROC: Final = Path("/proc")
 _FIRST_PAUSE: Final = 0.002
 _LONGEST_PAUSE: Final = 0.1
-_LISTEN: Final = "0A"
-# The wildcard addresses: 0.0.0.0 and ::.
-_ANY: Final = frozenset({ipaddress.ip_address("0.0.0.0"), ipaddress.ip_address("::")})  # noqa: S104
+# By transport: the kernel's tables, and what a socket's state is there that anybody may send to.
+_TABLES: Final = {Transport.TCP: (("tcp", "tcp6"), "0A"), Transport.UDP: (("udp", "udp6"), "07")}
+_KINDS: Final = {Transport.TCP: socket.SOCK_STREAM, Transport.UDP: socket.SOCK_DGRAM}
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -168,7 +168,7 @@ async def wait_exit(pid: int, seconds: float | None) -> bool:
 
 @dataclass(frozen=True)
 class Listener:
-    """A TCP socket that accepts connections."""
+    """A TCP socket that accepts connections, or a UDP socket that takes what anybody sends."""
 
     ip: _Address
     port: int
@@ -179,25 +179,30 @@ class Listener:
         return self.port == endpoint.port and endpoint.ip in (None, self.ip)
 
 
-def listeners() -> Iterator[Listener]:
-    """The listening TCP sockets of this network namespace, without a connection to any."""
-    for table in ("tcp", "tcp6"):
+def listeners(transport: Transport = Transport.TCP) -> Iterator[Listener]:
+    """The listening sockets of this network namespace, without a connection to any."""
+    tables, state = _TABLES[transport]
+    for table in tables:
         try:
             with (_PROC / "net" / table).open() as lines:
-                yield from parse_listeners(lines)
+                yield from parse_listeners(lines, state)
         except FileNotFoundError:
             continue  # a kernel without IPv6
 
 
-def parse_listeners(lines: Iterable[str]) -> Iterator[Listener]:
-    """Read /proc/net/tcp or tcp6. The kernel puts listening sockets first: the connections need not be read."""
+def parse_listeners(lines: Iterable[str], state: str = _TABLES[Transport.TCP][1]) -> Iterator[Listener]:
+    """Read /proc/net/tcp, udp or their twins of IPv6: the sockets in that state.
+
+    The kernel puts TCP's listening sockets first: the connections need not be read.
+    """
     rows = (line.split() for line in lines)
     next(rows, None)
     for row in rows:
-        if row[3] != _LISTEN:
+        if row[3] == state:
+            address, port = row[1].split(":")
+            yield Listener(_parse_ip(address), int(port, 16), int(row[9]))
+        elif state == _TABLES[Transport.TCP][1]:
             return
-        address, port = row[1].split(":")
-        yield Listener(_parse_ip(address), int(port, 16), int(row[9]))
 
 
 # A thousand entry points have few addresses, and every start reads them all.
@@ -240,21 +245,30 @@ def _link(entry: Path) -> str | None:
         return None  # closed meanwhile
 
 
-def bind_failure(endpoint: Endpoint) -> OSError | None:
+def bind_failure(endpoint: Endpoint, transport: Transport = Transport.TCP) -> OSError | None:
     """What the kernel has against a listener on an entry point, or None. Nothing listens in the meantime.
 
-    A socket that is bound with SO_REUSEADDR and does not listen, a control server's reservation, is no hindrance.
+    A socket that is bound with SO_REUSEADDR and does not listen, a control server's reservation, is no hindrance. Any
+    UDP socket that is bound so lets others in, and then takes their datagrams: there, another process's is one.
     """
     family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(family, _KINDS[transport]) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if endpoint.is_ipv6:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
+            if transport is Transport.UDP and _is_received(endpoint):
+                return OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
             probe.bind((endpoint.host, endpoint.port))
         except OSError as error:
             return error
     return None
+
+
+def _is_received(endpoint: Endpoint) -> bool:
+    """Whether another process takes the datagrams to an address."""
+    own = set(socket_inodes(os.getpid()))
+    return any(found.is_at(endpoint) and found.inode not in own for found in listeners(Transport.UDP))
 
 
 def is_in_use(error: OSError) -> bool:
@@ -262,38 +276,6 @@ def is_in_use(error: OSError) -> bool:
     return error.errno == errno.EADDRINUSE
 
 
-def who_listens(endpoint: Endpoint) -> str | None:
-    """Who accepts connections at an address, `nginx (pid 123)`, or None where nobody is seen to.
-
-    A listener on all addresses counts. What belongs to another user and may not be seen is "another user's process".
-    """
-    inodes = [found.inode for found in listeners() if found.port == endpoint.port and _covers(found.ip, endpoint)]
-    if not inodes:
-        return None
-    owners = (pid for pid in psutil.pids() if any(has_socket(pid, inode) for inode in inodes))
-    return next((_name(pid) for pid in owners), "another user's process")
-
-
-def _covers(ip: _Address, endpoint: Endpoint) -> bool:
-    return endpoint.ip in (None, ip) or not _ANY.isdisjoint((ip, endpoint.ip))
-
-
 def plain_ip(text: str) -> _Address:
     """An IP address; an IPv4 one also where the kernel writes it as IPv6 (::ffff:192.0.2.7)."""
     return _unmapped(ipaddress.ip_address(text))
-
-
-def _name(pid: int) -> str:
-    try:
-        process = psutil.Process(pid)
-        return f"{_module(process) or process.name()} (pid {pid})"
-    except psutil.Error:
-        return f"pid {pid}"
-
-
-def _module(process: psutil.Process) -> str | None:
-    """What a Python interpreter runs by `-m`: its own name says nothing. Other arguments may be secret."""
-    words = iter(process.cmdline())
-    if "python" not in process.name() or "-m" not in words:
-        return None
-    return next(words, None)

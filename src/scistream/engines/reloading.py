@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from scistream import atomic_files
 from scistream.addresses import Endpoint
-from scistream.engines.base import Engine, Plan
+from scistream.engines.base import Plan
 from scistream.engines.children import ProcessMark, alive
 from scistream.engines.connections import accepting
 from scistream.engines.files import log_size, words_since
 from scistream.engines.processes import ProcessFacts, catches, group_of, pauses, send
 from scistream.errors import Code, SciStreamError
+
+if TYPE_CHECKING:
+    from scistream.engines.proxy import Proxy
 
 __all__ = ["accepted_by", "cannot", "configuration", "reload", "renewed", "tell", "unresponsive", "until"]
 
@@ -24,13 +27,17 @@ _OBEDIENCE: Final = 10.0
 
 
 @contextlib.asynccontextmanager
-async def configuration(engine: Engine, plan: Plan, leader: ProcessFacts, text: str) -> AsyncIterator[None]:
-    """Another configuration, which stays where the block succeeds; where it fails, the old one is back and in force.
+async def configuration(
+    engine: Proxy, plan: Plan, leader: ProcessFacts, text: str, *, kind: str = "conf"
+) -> AsyncIterator[None]:
+    """Another configuration, or another file of that kind, which stays where the block succeeds.
+
+    Where it fails, the old one is back and in force.
 
     Raises:
         SciStreamError: FILE_UNWRITABLE, and what the block raises.
     """
-    path = plan.path("conf")
+    path = plan.path(kind)
     try:
         old = path.read_bytes()
     except OSError as error:
@@ -57,12 +64,12 @@ class _NotTakenError(Exception):
         self.is_uncertain = is_uncertain
 
 
-async def _go_back(engine: Engine, plan: Plan, leader: ProcessFacts) -> None:
+async def _go_back(engine: Proxy, plan: Plan, leader: ProcessFacts) -> None:
     with contextlib.suppress(_NotTakenError):
         await reload(engine, plan, leader, renewed(engine, plan, leader))
 
 
-async def reload(engine: Engine, plan: Plan, leader: ProcessFacts, done: Callable[[], bool]) -> None:
+async def reload(engine: Proxy, plan: Plan, leader: ProcessFacts, done: Callable[[], bool]) -> None:
     """Have it read its configuration, and wait until that is in force. Only inside `configuration`."""
     size = log_size(plan)
     await tell(engine, leader, signal.SIGHUP)
@@ -78,7 +85,7 @@ async def reload(engine: Engine, plan: Plan, leader: ProcessFacts, done: Callabl
         raise _NotTakenError(error, is_uncertain=True) from None
 
 
-def renewed(engine: Engine, plan: Plan, leader: ProcessFacts) -> Callable[[], bool]:
+def renewed(engine: Proxy, plan: Plan, leader: ProcessFacts) -> Callable[[], bool]:
     """What tells whether all that accepts now does as the configuration says, seen from when this was called."""
     workers = [facts.pid for facts in group_of(leader.pid) if facts.pid != leader.pid]
     before = set(accepted_by(plan, leader).values())
@@ -89,12 +96,12 @@ def renewed(engine: Engine, plan: Plan, leader: ProcessFacts) -> Callable[[], bo
         if engine.rebinds:
             return before.isdisjoint(accepted_by(plan, leader).values())
         # Nginx's old workers accept until they are told of the new ones.
-        return not accepting(workers, _entry_points(plan))
+        return not accepting(workers, _entry_points(plan), plan.transport)
 
     return done
 
 
-async def tell(engine: Engine, leader: ProcessFacts, number: signal.Signals) -> None:
+async def tell(engine: Proxy, leader: ProcessFacts, number: signal.Signals) -> None:
     """Signal a data server once it has a handler: it accepts a moment before, and the signal would end it.
 
     One that has ended by then is told nothing.
@@ -107,7 +114,7 @@ async def tell(engine: Engine, leader: ProcessFacts, number: signal.Signals) -> 
     send(leader, number)
 
 
-async def until(true: Callable[[], bool], engine: Engine, reason: str) -> None:
+async def until(true: Callable[[], bool], engine: Proxy, reason: str) -> None:
     """Wait for what a data server does at once.
 
     Raises:
@@ -133,18 +140,18 @@ def _entry_points(plan: Plan) -> list[Endpoint]:
 
 def accepted_by(plan: Plan, leader: ProcessFacts) -> dict[Endpoint, int]:
     """The entry points on which its processes listen, with the listeners' inodes."""
-    return accepting([facts.pid for facts in group_of(leader.pid)], _entry_points(plan))
+    return accepting([facts.pid for facts in group_of(leader.pid)], _entry_points(plan), plan.transport)
 
 
 def _accepts_all(plan: Plan, leader: ProcessFacts) -> bool:
     return len(accepted_by(plan, leader)) == len(plan.routes)
 
 
-def cannot(engine: Engine, reason: str) -> SciStreamError:
+def cannot(engine: Proxy, reason: str) -> SciStreamError:
     """The error for what an engine, or a data server of it, does not do."""
     return SciStreamError(Code.ENGINE_CANNOT, engine=engine.title, reason=reason)
 
 
-def unresponsive(engine: Engine, plan: Plan, reason: str) -> SciStreamError:
+def unresponsive(engine: Proxy, plan: Plan, reason: str) -> SciStreamError:
     """The error for a data server that would do as it is told, and does nothing."""
     return SciStreamError(Code.DATA_SERVER_UNRESPONSIVE, engine=engine.title, uid=plan.uid, reason=reason)

@@ -11,11 +11,11 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from scistream.addresses import Endpoint
 from scistream.engines import counting
-from scistream.engines.base import Engine, Installation, Plan, Route
+from scistream.engines.base import Installation, Plan, Route
 from scistream.engines.children import ProcessMark, environment
 from scistream.engines.command_socket import ask
 from scistream.engines.connections import connections
@@ -25,13 +25,16 @@ from scistream.engines.reloading import accepted_by, cannot, configuration, relo
 from scistream.engines.traffic import Traffic
 from scistream.errors import Code, SciStreamError, one_line
 
-__all__ = ["drain", "retarget", "rotate", "traffic"]
+if TYPE_CHECKING:
+    from scistream.engines.proxy import Proxy
+
+__all__ = ["command", "drain", "retarget", "rotate", "running_leader", "traffic"]
 
 # Seconds that an engine's checker gets.
 _CHECK: Final = 20.0
 
 
-async def traffic(engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
+async def traffic(engine: Proxy, plan: Plan, mark: ProcessMark) -> Traffic:
     """What the data server has carried since it started, as far as it tells; no figure but the open ones ever falls.
 
     Nginx and Stunnel tell the bytes of a connection at its end; until then the kernel's count stands for them. HAProxy
@@ -48,7 +51,7 @@ async def traffic(engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
     return told
 
 
-async def _figures(engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
+async def _figures(engine: Proxy, plan: Plan, mark: ProcessMark) -> Traffic:
     if not engine.traffic_command:
         return counting.measure(engine, plan, mark)
     try:
@@ -58,7 +61,7 @@ async def _figures(engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
     return counting.remember(engine, plan, mark, engine.read_traffic(answer))
 
 
-async def drain(engine: Engine, plan: Plan, mark: ProcessMark, deaf: Callable[[], None] = lambda: None) -> None:
+async def drain(engine: Proxy, plan: Plan, mark: ProcessMark, deaf: Callable[[], None] = lambda: None) -> None:
     """Have it accept no new connections; back when the running ones have ended and it with them.
 
     `deaf` is called when it accepts none any more. It can be cancelled and taken up again. Files stay, and a child of
@@ -82,7 +85,7 @@ async def drain(engine: Engine, plan: Plan, mark: ProcessMark, deaf: Callable[[]
     await wait_exit(mark.pid, None)
 
 
-async def _deafen(engine: Engine, plan: Plan, leader: ProcessFacts) -> None:
+async def _deafen(engine: Proxy, plan: Plan, leader: ProcessFacts) -> None:
     def deaf() -> bool:
         return not accepted_by(plan, leader)
 
@@ -112,7 +115,7 @@ async def _wait_idle(leader: ProcessFacts) -> None:
             return
 
 
-async def retarget(engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+async def retarget(engine: Proxy, plan: Plan, mark: ProcessMark) -> None:
     """Have new connections go to the plan's targets; running ones go on to where they went.
 
     The plan has the entry points of the running data server. Where the ports are reserved, call it inside
@@ -123,9 +126,7 @@ async def retarget(engine: Engine, plan: Plan, mark: ProcessMark) -> None:
         SciStreamError: ENGINE_CANNOT, DATA_SERVER_UNRESPONSIVE, CONFIGURATION_REJECTED, SESSION_KEY_MISSING,
             FILE_UNWRITABLE; all is then as it was.
     """
-    leader = _leader(mark)
-    if leader is None or not accepted_by(plan, leader):
-        raise cannot(engine, "it has ended, or it drains")
+    leader = running_leader(engine, plan, mark)
     installation = await asyncio.to_thread(engine.locate)
     text = engine.render(plan, installation)[plan.path("conf")]
     routes = [Route(route.entry_point, await _resolved(engine, plan, route.target)) for route in plan.routes]
@@ -137,9 +138,9 @@ async def retarget(engine: Engine, plan: Plan, mark: ProcessMark) -> None:
             await reload(engine, plan, leader, renewed(engine, plan, leader))
 
 
-async def _switch(engine: Engine, plan: Plan, routes: Sequence[Route]) -> None:
+async def _switch(engine: Proxy, plan: Plan, routes: Sequence[Route]) -> None:
     """Have the command socket take all targets, or none."""
-    before = engine.read_targets(await _command(engine, plan, engine.targets_command))
+    before = engine.read_targets(await command(engine, plan, engine.targets_command))
     old = [Route(route.entry_point, target) for route, target in zip(routes, before, strict=True)]
     try:
         await _tell(engine, plan, routes)
@@ -149,19 +150,36 @@ async def _switch(engine: Engine, plan: Plan, routes: Sequence[Route]) -> None:
         raise
 
 
-async def _tell(engine: Engine, plan: Plan, routes: Sequence[Route]) -> None:
-    for command in engine.switch_commands(routes):
-        answer = await _command(engine, plan, command)
+async def _tell(engine: Proxy, plan: Plan, routes: Sequence[Route]) -> None:
+    for words in engine.switch_commands(routes):
+        answer = await command(engine, plan, words)
         if not engine.switched(answer):
             raise cannot(engine, one_line(answer))
 
 
-async def _command(engine: Engine, plan: Plan, command: str) -> str:
+async def command(engine: Proxy, plan: Plan, words: str) -> str:
+    """The answer of its command socket.
+
+    Raises:
+        SciStreamError: DATA_SERVER_UNRESPONSIVE.
+    """
     try:
-        return await ask(plan, command)
+        return await ask(plan, words)
     except OSError as error:
         reason = f"its command socket does not answer ({error.strerror or 'too late'})"
         raise unresponsive(engine, plan, reason) from None
+
+
+def running_leader(engine: Proxy, plan: Plan, mark: ProcessMark) -> ProcessFacts:
+    """The leader of a data server that accepts.
+
+    Raises:
+        SciStreamError: ENGINE_CANNOT.
+    """
+    leader = _leader(mark)
+    if leader is None or not accepted_by(plan, leader):
+        raise cannot(engine, "it has ended, or it drains")
+    return leader
 
 
 def _leader(mark: ProcessMark) -> ProcessFacts | None:
@@ -169,7 +187,7 @@ def _leader(mark: ProcessMark) -> ProcessFacts | None:
     return facts if facts and facts.started == mark.started and not facts.gone else None
 
 
-async def _resolved(engine: Engine, plan: Plan, target: Endpoint) -> Endpoint:
+async def _resolved(engine: Proxy, plan: Plan, target: Endpoint) -> Endpoint:
     """The target by its first address, as the engines take it when they start."""
     loop = asyncio.get_running_loop()
     try:
@@ -180,12 +198,12 @@ async def _resolved(engine: Engine, plan: Plan, target: Endpoint) -> Endpoint:
     return Endpoint(str(plain_ip(str(found[0][4][0]))), target.port)
 
 
-async def _check(engine: Engine, plan: Plan, installation: Installation) -> None:
-    command = engine.check_command(plan, installation)
-    if command is None:
+async def _check(engine: Proxy, plan: Plan, installation: Installation) -> None:
+    words = engine.check_command(plan, installation)
+    if words is None:
         return
     try:
-        done = await asyncio.to_thread(_run, command, plan)
+        done = await asyncio.to_thread(_run, words, plan)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise cannot(engine, f"its checker does not run: {error}") from None
     if done.returncode != 0:

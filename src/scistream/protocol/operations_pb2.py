@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#scistream/protocol/operations.proto\x12\x0cscistream.v1\"\x15\n\x13ListSessionsRequest\"8\n\x16\x44\x65scribeSessionRequest\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\"<\n\x11ListSessionsReply\x12\'\n\x08sessions\x18\x01 \x03(\x0b\x32\x15.scistream.v1.Session\"\xbb\x02\n\x07Session\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x14\n\x0c\x65ntry_points\x18\x04 \x03(\t\x12\x0f\n\x07targets\x18\x05 \x03(\t\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\x12\n\nencryption\x18\x07 \x01(\t\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x13\n\x0b\x63onnections\x18\t \x01(\x05\x12\x0c\n\x04rate\x18\n \x01(\x05\x12\x0e\n\x06opened\x18\x0b \x01(\x01\x12\x0f\n\x07\x66\x61ilure\x18\x0c \x01(\t\x12\x15\n\rlease_expires\x18\r \x01(\x01\x12\x12\n\nidle_since\x18\x0e \x01(\x01\x12\x10\n\x08restarts\x18\x0f \x01(\x05\x12&\n\x07traffic\x18\x10 \x01(\x0b\x32\x15.scistream.v1.Traffic\"\x8b\x01\n\x07Traffic\x12\x18\n\x10\x63onnections_open\x18\x01 \x01(\x05\x12\x19\n\x11\x63onnections_total\x18\x02 \x01(\x03\x12\x18\n\x10\x62ytes_to_targets\x18\x03 \x01(\x03\x12\x1a\n\x12\x62ytes_from_targets\x18\x04 \x01(\x03\x12\x15\n\rrefused_peers\x18\x05 \x01(\x03\"6\n\x14WatchSessionsRequest\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\"Z\n\x05\x45vent\x12\x0c\n\x04time\x18\x01 \x01(\x01\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12&\n\x07session\x18\x03 \x01(\x0b\x32\x15.scistream.v1.Session\x12\r\n\x05words\x18\x04 \x01(\t\"D\n\x13RenewSessionRequest\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\x12\r\n\x05lease\x18\x03 \x01(\x01\"5\n\x13\x44rainSessionRequest\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\"\x1c\n\x1a\x43heckAuthenticationRequest\"\x93\x01\n\x13\x41uthenticationFacts\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x16\n\x0e\x61uthentication\x18\x02 \x01(\t\x12\r\n\x05scope\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0f\n\x07\x65xpires\x18\x05 \x01(\x01\x12\x13\n\x0bis_operator\x18\x06 \x01(\x08\x12\x10\n\x08username\x18\x07 \x01(\t\"\x17\n\x15GetServerFactsRequest\"\xfd\x02\n\x0bServerFacts\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0elisten_address\x18\x02 \x01(\t\x12\x12\n\nport_range\x18\x03 \x01(\t\x12\x12\n\nports_free\x18\x04 \x01(\x05\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12%\n\x07\x65ngines\x18\x06 \x03(\x0b\x32\x14.scistream.v1.Engine\x12\x16\n\x0e\x61uthentication\x18\x07 \x01(\t\x12\x0b\n\x03tls\x18\x08 \x01(\x08\x12\x19\n\x11\x63\x65rtificate_names\x18\t \x03(\t\x12\x1b\n\x13\x63\x65rtificate_expires\x18\n \x01(\x01\x12\x0f\n\x07started\x18\x0b \x01(\x01\x12\x10\n\x08sessions\x18\x0c \x01(\x05\x12\r\n\x05scope\x18\r \x01(\t\x12\x15\n\rdefault_lease\x18\x0e \x01(\x01\x12\x15\n\rlongest_lease\x18\x0f \x01(\x01\x12\x17\n\x0fmetrics_address\x18\x10 \x01(\t\x12\x10\n\x08warnings\x18\x11 \x03(\t\"w\n\x06\x45ngine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tinstalled\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0f\n\x07program\x18\x04 \x01(\t\x12\x12\n\nencryption\x18\x05 \x01(\t\x12\x16\n\x0e\x63\x61n_limit_rate\x18\x06 \x01(\x08\x32\xe4\x04\n\nOperations\x12R\n\x0cListSessions\x12!.scistream.v1.ListSessionsRequest\x1a\x1f.scistream.v1.ListSessionsReply\x12X\n\x0f\x44\x65scribeSession\x12$.scistream.v1.DescribeSessionRequest\x1a\x1f.scistream.v1.ListSessionsReply\x12P\n\x0eGetServerFacts\x12#.scistream.v1.GetServerFactsRequest\x1a\x19.scistream.v1.ServerFacts\x12J\n\rWatchSessions\x12\".scistream.v1.WatchSessionsRequest\x1a\x13.scistream.v1.Event0\x01\x12R\n\x0cRenewSession\x12!.scistream.v1.RenewSessionRequest\x1a\x1f.scistream.v1.ListSessionsReply\x12R\n\x0c\x44rainSession\x12!.scistream.v1.DrainSessionRequest\x1a\x1f.scistream.v1.ListSessionsReply\x12\x62\n\x13\x43heckAuthentication\x12(.scistream.v1.CheckAuthenticationRequest\x1a!.scistream.v1.AuthenticationFactsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#scistream/protocol/operations.proto\x12\x0cscistream.v1\"\x15\n\x13ListSessionsRequest\"8\n\x16\x44\x65scribeSessionRequest\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\"<\n\x11ListSessionsReply\x12\'\n\x08sessions\x18\x01 \x03(\x0b\x32\x15.scistream.v1.Session\"\xc0\x03\n\x07Session\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x14\n\x0c\x65ntry_points\x18\x04 \x03(\t\x12\x0f\n\x07targets\x18\x05 \x03(\t\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\x12\n\nencryption\x18\x07 \x01(\t\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x13\n\x0b\x63onnections\x18\t \x01(\x05\x12\x0c\n\x04rate\x18\n \x01(\x05\x12\x0e\n\x06opened\x18\x0b \x01(\x01\x12\x0f\n\x07\x66\x61ilure\x18\x0c \x01(\t\x12\x15\n\rlease_expires\x18\r \x01(\x01\x12\x12\n\nidle_since\x18\x0e \x01(\x01\x12\x10\n\x08restarts\x18\x0f \x01(\x05\x12&\n\x07traffic\x18\x10 \x01(\x0b\x32\x15.scistream.v1.Traffic\x12\x11\n\ttransport\x18\x11 \x01(\t\x12\x0f\n\x07sources\x18\x12 \x03(\t\x12\x0e\n\x06\x63ipher\x18\x13 \x01(\t\x12\x0c\n\x04peer\x18\x14 \x01(\t\x12\x10\n\x08warnings\x18\x15 \x03(\t\x12\x12\n\nhalf_close\x18\x16 \x01(\x08\x12\x1b\n\x13\x63\x65rtificate_expires\x18\x17 \x01(\x01\"\x8b\x01\n\x07Traffic\x12\x18\n\x10\x63onnections_open\x18\x01 \x01(\x05\x12\x19\n\x11\x63onnections_total\x18\x02 \x01(\x03\x12\x18\n\x10\x62ytes_to_targets\x18\x03 \x01(\x03\x12\x1a\n\x12\x62ytes_from_targets\x18\x04 \x01(\x03\x12\x15\n\rrefused_peers\x18\x05 \x01(\x03\"6\n\x14WatchSessionsRequest\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\"Z\n\x05\x45vent\x12\x0c\n\x04time\x18\x01 \x01(\x01\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12&\n\x07session\x18\x03 \x01(\x0b\x32\x15.scistream.v1.Session\x12\r\n\x05words\x18\x04 \x01(\t\"D\n\x13RenewSessionRequest\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\x12\r\n\x05lease\x18\x03 \x01(\x01\"5\n\x13\x44rainSessionRequest\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\":\n\x18RenewCertificatesRequest\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\"\x1c\n\x1a\x43heckAuthenticationRequest\"\x93\x01\n\x13\x41uthenticationFacts\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x16\n\x0e\x61uthentication\x18\x02 \x01(\t\x12\r\n\x05scope\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0f\n\x07\x65xpires\x18\x05 \x01(\x01\x12\x13\n\x0bis_operator\x18\x06 \x01(\x08\x12\x10\n\x08username\x18\x07 \x01(\t\"\x17\n\x15GetServerFactsRequest\"\x92\x03\n\x0bServerFacts\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0elisten_address\x18\x02 \x01(\t\x12\x12\n\nport_range\x18\x03 \x01(\t\x12\x12\n\nports_free\x18\x04 \x01(\x05\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12%\n\x07\x65ngines\x18\x06 \x03(\x0b\x32\x14.scistream.v1.Engine\x12\x16\n\x0e\x61uthentication\x18\x07 \x01(\t\x12\x0b\n\x03tls\x18\x08 \x01(\x08\x12\x19\n\x11\x63\x65rtificate_names\x18\t \x03(\t\x12\x1b\n\x13\x63\x65rtificate_expires\x18\n \x01(\x01\x12\x0f\n\x07started\x18\x0b \x01(\x01\x12\x10\n\x08sessions\x18\x0c \x01(\x05\x12\r\n\x05scope\x18\r \x01(\t\x12\x15\n\rdefault_lease\x18\x0e \x01(\x01\x12\x15\n\rlongest_lease\x18\x0f \x01(\x01\x12\x17\n\x0fmetrics_address\x18\x10 \x01(\t\x12\x10\n\x08warnings\x18\x11 \x03(\t\x12\x13\n\x0bold_clients\x18\x12 \x01(\t\"\xca\x01\n\x06\x45ngine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tinstalled\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0f\n\x07program\x18\x04 \x01(\t\x12\x12\n\nencryption\x18\x05 \x01(\t\x12\x16\n\x0e\x63\x61n_limit_rate\x18\x06 \x01(\x08\x12\x13\n\x0b\x65ncryptions\x18\x07 \x03(\t\x12(\n\tabilities\x18\x08 \x03(\x0b\x32\x15.scistream.v1.Ability\x12\x12\n\nprivileges\x18\t \x01(\t\"6\n\x07\x41\x62ility\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x0b\n\x03\x63\x61n\x18\x02 \x01(\x08\x12\r\n\x05words\x18\x03 \x01(\t2\xc2\x05\n\nOperations\x12R\n\x0cListSessions\x12!.scistream.v1.ListSessionsRequest\x1a\x1f.scistream.v1.ListSessionsReply\x12X\n\x0f\x44\x65scribeSession\x12$.scistream.v1.DescribeSessionRequest\x1a\x1f.scistream.v1.ListSessionsReply\x12P\n\x0eGetServerFacts\x12#.scistream.v1.GetServerFactsRequest\x1a\x19.scistream.v1.ServerFacts\x12J\n\rWatchSessions\x12\".scistream.v1.WatchSessionsRequest\x1a\x13.scistream.v1.Event0\x01\x12R\n\x0cRenewSession\x12!.scistream.v1.RenewSessionRequest\x1a\x1f.scistream.v1.ListSessionsReply\x12R\n\x0c\x44rainSession\x12!.scistream.v1.DrainSessionRequest\x1a\x1f.scistream.v1.ListSessionsReply\x12\\\n\x11RenewCertificates\x12&.scistream.v1.RenewCertificatesRequest\x1a\x1f.scistream.v1.ListSessionsReply\x12\x62\n\x13\x43heckAuthentication\x12(.scistream.v1.CheckAuthenticationRequest\x1a!.scistream.v1.AuthenticationFactsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,27 +38,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSESSIONSREPLY']._serialized_start=134
   _globals['_LISTSESSIONSREPLY']._serialized_end=194
   _globals['_SESSION']._serialized_start=197
-  _globals['_SESSION']._serialized_end=512
-  _globals['_TRAFFIC']._serialized_start=515
-  _globals['_TRAFFIC']._serialized_end=654
-  _globals['_WATCHSESSIONSREQUEST']._serialized_start=656
-  _globals['_WATCHSESSIONSREQUEST']._serialized_end=710
-  _globals['_EVENT']._serialized_start=712
-  _globals['_EVENT']._serialized_end=802
-  _globals['_RENEWSESSIONREQUEST']._serialized_start=804
-  _globals['_RENEWSESSIONREQUEST']._serialized_end=872
-  _globals['_DRAINSESSIONREQUEST']._serialized_start=874
-  _globals['_DRAINSESSIONREQUEST']._serialized_end=927
-  _globals['_CHECKAUTHENTICATIONREQUEST']._serialized_start=929
-  _globals['_CHECKAUTHENTICATIONREQUEST']._serialized_end=957
-  _globals['_AUTHENTICATIONFACTS']._serialized_start=960
-  _globals['_AUTHENTICATIONFACTS']._serialized_end=1107
-  _globals['_GETSERVERFACTSREQUEST']._serialized_start=1109
-  _globals['_GETSERVERFACTSREQUEST']._serialized_end=1132
-  _globals['_SERVERFACTS']._serialized_start=1135
-  _globals['_SERVERFACTS']._serialized_end=1516
-  _globals['_ENGINE']._serialized_start=1518
-  _globals['_ENGINE']._serialized_end=1637
-  _globals['_OPERATIONS']._serialized_start=1640
-  _globals['_OPERATIONS']._serialized_end=2252
+  _globals['_SESSION']._serialized_end=645
+  _globals['_TRAFFIC']._serialized_start=648
+  _globals['_TRAFFIC']._serialized_end=787
+  _globals['_WATCHSESSIONSREQUEST']._serialized_start=789
+  _globals['_WATCHSESSIONSREQUEST']._serialized_end=843
+  _globals['_EVENT']._serialized_start=845
+  _globals['_EVENT']._serialized_end=935
+  _globals['_RENEWSESSIONREQUEST']._serialized_start=937
+  _globals['_RENEWSESSIONREQUEST']._serialized_end=1005
+  _globals['_DRAINSESSIONREQUEST']._serialized_start=1007
+  _globals['_DRAINSESSIONREQUEST']._serialized_end=1060
+  _globals['_RENEWCERTIFICATESREQUEST']._serialized_start=1062
+  _globals['_RENEWCERTIFICATESREQUEST']._serialized_end=1120
+  _globals['_CHECKAUTHENTICATIONREQUEST']._serialized_start=1122
+  _globals['_CHECKAUTHENTICATIONREQUEST']._serialized_end=1150
+  _globals['_AUTHENTICATIONFACTS']._serialized_start=1153
+  _globals['_AUTHENTICATIONFACTS']._serialized_end=1300
+  _globals['_GETSERVERFACTSREQUEST']._serialized_start=1302
+  _globals['_GETSERVERFACTSREQUEST']._serialized_end=1325
+  _globals['_SERVERFACTS']._serialized_start=1328
+  _globals['_SERVERFACTS']._serialized_end=1730
+  _globals['_ENGINE']._serialized_start=1733
+  _globals['_ENGINE']._serialized_end=1935
+  _globals['_ABILITY']._serialized_start=1937
+  _globals['_ABILITY']._serialized_end=1991
+  _globals['_OPERATIONS']._serialized_start=1994
+  _globals['_OPERATIONS']._serialized_end=2700
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ class ListSessionsReply(_message.Message):
     def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("uid", "direction", "state", "entry_points", "targets", "engine", "encryption", "owner", "connections", "rate", "opened", "failure", "lease_expires", "idle_since", "restarts", "traffic")
+    __slots__ = ("uid", "direction", "state", "entry_points", "targets", "engine", "encryption", "owner", "connections", "rate", "opened", "failure", "lease_expires", "idle_since", "restarts", "traffic", "transport", "sources", "cipher", "peer", "warnings", "half_close", "certificate_expires")
     UID_FIELD_NUMBER: _ClassVar[int]
     DIRECTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,13 @@ class Session(_message.Message):
     IDLE_SINCE_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    CIPHER_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    HALF_CLOSE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_EXPIRES_FIELD_NUMBER: _ClassVar[int]
     uid: str
     direction: str
     state: str
@@ -58,7 +65,14 @@ class Session(_message.Message):
     idle_since: float
     restarts: int
     traffic: Traffic
-    def __init__(self, uid: _Optional[str] = ..., direction: _Optional[str] = ..., state: _Optional[str] = ..., entry_points: _Optional[_Iterable[str]] = ..., targets: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., encryption: _Optional[str] = ..., owner: _Optional[str] = ..., connections: _Optional[int] = ..., rate: _Optional[int] = ..., opened: _Optional[float] = ..., failure: _Optional[str] = ..., lease_expires: _Optional[float] = ..., idle_since: _Optional[float] = ..., restarts: _Optional[int] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ...) -> None: ...
+    transport: str
+    sources: _containers.RepeatedScalarFieldContainer[str]
+    cipher: str
+    peer: str
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    half_close: bool
+    certificate_expires: float
+    def __init__(self, uid: _Optional[str] = ..., direction: _Optional[str] = ..., state: _Optional[str] = ..., entry_points: _Optional[_Iterable[str]] = ..., targets: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., encryption: _Optional[str] = ..., owner: _Optional[str] = ..., connections: _Optional[int] = ..., rate: _Optional[int] = ..., opened: _Optional[float] = ..., failure: _Optional[str] = ..., lease_expires: _Optional[float] = ..., idle_since: _Optional[float] = ..., restarts: _Optional[int] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., transport: _Optional[str] = ..., sources: _Optional[_Iterable[str]] = ..., cipher: _Optional[str] = ..., peer: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., half_close: _Optional[bool] = ..., certificate_expires: _Optional[float] = ...) -> None: ...
 
 class Traffic(_message.Message):
     __slots__ = ("connections_open", "connections_total", "bytes_to_targets", "bytes_from_targets", "refused_peers")
@@ -112,6 +126,14 @@ class DrainSessionRequest(_message.Message):
     direction: str
     def __init__(self, uid: _Optional[str] = ..., direction: _Optional[str] = ...) -> None: ...
 
+class RenewCertificatesRequest(_message.Message):
+    __slots__ = ("uid", "direction")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    direction: str
+    def __init__(self, uid: _Optional[str] = ..., direction: _Optional[str] = ...) -> None: ...
+
 class CheckAuthenticationRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -139,7 +161,7 @@ class GetServerFactsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServerFacts(_message.Message):
-    __slots__ = ("version", "listen_address", "port_range", "ports_free", "engine", "engines", "authentication", "tls", "certificate_names", "certificate_expires", "started", "sessions", "scope", "default_lease", "longest_lease", "metrics_address", "warnings")
+    __slots__ = ("version", "listen_address", "port_range", "ports_free", "engine", "engines", "authentication", "tls", "certificate_names", "certificate_expires", "started", "sessions", "scope", "default_lease", "longest_lease", "metrics_address", "warnings", "old_clients")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LISTEN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PORT_RANGE_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +179,7 @@ class ServerFacts(_message.Message):
     LONGEST_LEASE_FIELD_NUMBER: _ClassVar[int]
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    OLD_CLIENTS_FIELD_NUMBER: _ClassVar[int]
     version: str
     listen_address: str
     port_range: str
@@ -174,20 +197,37 @@ class ServerFacts(_message.Message):
     longest_lease: float
     metrics_address: str
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[str] = ..., listen_address: _Optional[str] = ..., port_range: _Optional[str] = ..., ports_free: _Optional[int] = ..., engine: _Optional[str] = ..., engines: _Optional[_Iterable[_Union[Engine, _Mapping]]] = ..., authentication: _Optional[str] = ..., tls: _Optional[bool] = ..., certificate_names: _Optional[_Iterable[str]] = ..., certificate_expires: _Optional[float] = ..., started: _Optional[float] = ..., sessions: _Optional[int] = ..., scope: _Optional[str] = ..., default_lease: _Optional[float] = ..., longest_lease: _Optional[float] = ..., metrics_address: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    old_clients: str
+    def __init__(self, version: _Optional[str] = ..., listen_address: _Optional[str] = ..., port_range: _Optional[str] = ..., ports_free: _Optional[int] = ..., engine: _Optional[str] = ..., engines: _Optional[_Iterable[_Union[Engine, _Mapping]]] = ..., authentication: _Optional[str] = ..., tls: _Optional[bool] = ..., certificate_names: _Optional[_Iterable[str]] = ..., certificate_expires: _Optional[float] = ..., started: _Optional[float] = ..., sessions: _Optional[int] = ..., scope: _Optional[str] = ..., default_lease: _Optional[float] = ..., longest_lease: _Optional[float] = ..., metrics_address: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., old_clients: _Optional[str] = ...) -> None: ...
 
 class Engine(_message.Message):
-    __slots__ = ("name", "installed", "version", "program", "encryption", "can_limit_rate")
+    __slots__ = ("name", "installed", "version", "program", "encryption", "can_limit_rate", "encryptions", "abilities", "privileges")
     NAME_FIELD_NUMBER: _ClassVar[int]
     INSTALLED_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROGRAM_FIELD_NUMBER: _ClassVar[int]
     ENCRYPTION_FIELD_NUMBER: _ClassVar[int]
     CAN_LIMIT_RATE_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTIONS_FIELD_NUMBER: _ClassVar[int]
+    ABILITIES_FIELD_NUMBER: _ClassVar[int]
+    PRIVILEGES_FIELD_NUMBER: _ClassVar[int]
     name: str
     installed: bool
     version: str
     program: str
     encryption: str
     can_limit_rate: bool
-    def __init__(self, name: _Optional[str] = ..., installed: _Optional[bool] = ..., version: _Optional[str] = ..., program: _Optional[str] = ..., encryption: _Optional[str] = ..., can_limit_rate: _Optional[bool] = ...) -> None: ...
+    encryptions: _containers.RepeatedScalarFieldContainer[str]
+    abilities: _containers.RepeatedCompositeFieldContainer[Ability]
+    privileges: str
+    def __init__(self, name: _Optional[str] = ..., installed: _Optional[bool] = ..., version: _Optional[str] = ..., program: _Optional[str] = ..., encryption: _Optional[str] = ..., can_limit_rate: _Optional[bool] = ..., encryptions: _Optional[_Iterable[str]] = ..., abilities: _Optional[_Iterable[_Union[Ability, _Mapping]]] = ..., privileges: _Optional[str] = ...) -> None: ...
+
+class Ability(_message.Message):
+    __slots__ = ("feature", "can", "words")
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    CAN_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    feature: str
+    can: bool
+    words: str
+    def __init__(self, feature: _Optional[str] = ..., can: _Optional[bool] = ..., words: _Optional[str] = ...) -> None: ...

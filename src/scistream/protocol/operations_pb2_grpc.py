@@ -64,6 +64,11 @@ class OperationsStub:
                 request_serializer=scistream_dot_protocol_dot_operations__pb2.DrainSessionRequest.SerializeToString,
                 response_deserializer=scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.FromString,
                 _registered_method=True)
+        self.RenewCertificates = channel.unary_unary(
+                '/scistream.v1.Operations/RenewCertificates',
+                request_serializer=scistream_dot_protocol_dot_operations__pb2.RenewCertificatesRequest.SerializeToString,
+                response_deserializer=scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.FromString,
+                _registered_method=True)
         self.CheckAuthentication = channel.unary_unary(
                 '/scistream.v1.Operations/CheckAuthentication',
                 request_serializer=scistream_dot_protocol_dot_operations__pb2.CheckAuthenticationRequest.SerializeToString,
@@ -116,6 +121,13 @@ class OperationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewCertificates(self, request, context):
+        """New certificates for new connections; the running ones go on. Only for sessions whose encryption is "tls".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckAuthentication(self, request, context):
         """Who the control server takes the caller for. Answers where the token is good, and fails as any call does.
         """
@@ -154,6 +166,11 @@ def add_OperationsServicer_to_server(servicer, server):
             'DrainSession': grpc.unary_unary_rpc_method_handler(
                     servicer.DrainSession,
                     request_deserializer=scistream_dot_protocol_dot_operations__pb2.DrainSessionRequest.FromString,
+                    response_serializer=scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.SerializeToString,
+            ),
+            'RenewCertificates': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificates,
+                    request_deserializer=scistream_dot_protocol_dot_operations__pb2.RenewCertificatesRequest.FromString,
                     response_serializer=scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.SerializeToString,
             ),
             'CheckAuthentication': grpc.unary_unary_rpc_method_handler(
@@ -323,6 +340,33 @@ class Operations:
             target,
             '/scistream.v1.Operations/DrainSession',
             scistream_dot_protocol_dot_operations__pb2.DrainSessionRequest.SerializeToString,
+            scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCertificates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scistream.v1.Operations/RenewCertificates',
+            scistream_dot_protocol_dot_operations__pb2.RenewCertificatesRequest.SerializeToString,
             scistream_dot_protocol_dot_operations__pb2.ListSessionsReply.FromString,
             options,
             channel_credentials,

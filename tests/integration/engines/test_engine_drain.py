@@ -15,13 +15,13 @@ import psutil
 import pytest
 
 from scistream.addresses import Endpoint
-from scistream.control_server.data_servers import Proxies
+from scistream.control_server.data_servers import Engines
 from scistream.engines import ENGINES, Engine, counting
 from scistream.engines.lifecycle import alive, start, stop
 from scistream.engines.processes import group_of
 from scistream.engines.running import drain, traffic
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction
+from scistream.terms import Direction, Encryption
 
 SIZE = 4 << 20
 
@@ -114,7 +114,7 @@ def test_a_drain_just_after_the_start_is_no_kill(bench: Any, engine: Engine) -> 
             plan = bench.one_route()
             async with bench.running(engine, plan) as mark:
                 await drain(engine, plan, mark)
-                endings.append(await Proxies().ended(mark))
+                endings.append(await Engines().ended(engine, mark))
         return endings
 
     assert set(asyncio.run(main())) == {"exit status 0"}
@@ -141,7 +141,7 @@ def test_what_does_not_heed_the_signal_is_not_drained(bench: Any) -> None:
 def test_a_stunnel_that_does_not_take_the_configuration_accepts_as_before(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = ENGINES["stunnel"]
+    engine, bench.encryption = ENGINES["stunnel"], Encryption.TLS_PSK
     monkeypatch.setattr(type(engine), "deaf", lambda *_: "[nothing]\nbogus = 1\n")
 
     async def main() -> SciStreamError:

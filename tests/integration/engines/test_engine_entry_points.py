@@ -84,7 +84,7 @@ def test_an_entry_point_in_use_names_the_process(bench: Any, engine: Engine) -> 
     plan = bench.one_route()
     with listening(plan.routes[0].entry_point):
         error = bench.fails(Code.ENTRY_POINT_IN_USE, lambda: start(engine, plan))
-    told = rf"entry point {plan.routes[0].entry_point} is in use by [^ ]*pytest[^ ]* \(pid {os.getpid()}\)"
+    told = rf"entry point {plan.routes[0].entry_point} is in use by (pytest|python[0-9.]*) \(pid {os.getpid()}\)"
     assert re.match(told, str(error))
     assert list(bench.directory.iterdir()) == []
 

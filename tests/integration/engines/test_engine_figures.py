@@ -17,7 +17,7 @@ from scistream.engines import ENGINES, Engine, Plan, counting
 from scistream.engines.lifecycle import ProcessMark
 from scistream.engines.running import rotate, traffic
 from scistream.engines.traffic import Traffic
-from scistream.terms import Direction
+from scistream.terms import Direction, Encryption
 
 SIZE = 300_000
 
@@ -162,7 +162,7 @@ def test_a_released_session_leaves_no_figures(bench: Any, engine: Engine) -> Non
 
 
 def test_stunnel_tells_of_peers_that_it_refused(bench: Any) -> None:
-    engine = ENGINES["stunnel"]
+    engine, bench.encryption = ENGINES["stunnel"], Encryption.TLS_PSK
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -22,7 +22,7 @@ from scistream.engines.lifecycle import start, stop
 from scistream.engines.processes import group_of
 from scistream.engines.running import drain, retarget, traffic
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction
+from scistream.terms import Direction, Encryption
 
 SIZE = 4 << 20
 
@@ -306,7 +306,7 @@ def test_ports_that_are_reserved_are_bound_anew_where_that_is_admitted(bench: An
 
 def test_what_cannot_be_bound_again_is_said_and_comes_back(bench: Any) -> None:
     """A caller that forgets to admit it: Stunnel lets go of its port first, and then may not have it."""
-    engine = ENGINES["stunnel"]
+    engine, bench.encryption = ENGINES["stunnel"], Encryption.TLS_PSK
 
     async def main() -> SciStreamError:
         reservation = PortPool(bench.host, PortRange(21900, 21910), lambda _: None).reserve(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from scistream.engines.nginx import Nginx
 from scistream.engines.processes import bind_failure, group_of
 from scistream.engines.stunnel import Stunnel
 from scistream.errors import Code
-from scistream.terms import Direction
+from scistream.terms import Direction, Encryption
 
 
 def writable_files(pid: int) -> set[Path]:
@@ -121,6 +122,7 @@ def test_u28_a_configuration_that_the_engine_rejects(bench: Any, broken: Engine)
     "broken", [UncheckedHAProxy(), UncheckedNginx(), BrokenStunnel()], ids=lambda engine: engine.name
 )
 def test_u28_a_data_server_that_dies_at_start_is_noticed(bench: Any, broken: Engine) -> None:
+    bench.encryption = Encryption.TLS_PSK if broken.name == "stunnel" else Encryption.NONE
     error = bench.fails(Code.DATA_SERVER_FAILED, lambda: start(broken, bench.one_route()))
     assert f"{broken.title} of session {bench.uid} ended at once (exit status 1): " in str(error)
     assert "nonsense" in error.facts["output"]
@@ -214,9 +216,7 @@ def test_many_data_servers_start_at_once(bench: Any, engine: Engine) -> None:
         plans = [bench.one_route() for _ in range(8)]
         # One uid has two directions at most; these are eight sessions.
         plans = [
-            type(plan)(
-                f"{plan.uid}-{number}", plan.direction, plan.routes, plan.directory, f"{plan.uid}-{number}", plan.key
-            )
+            dataclasses.replace(plan, uid=f"{plan.uid}-{number}", stem=f"{plan.uid}-{number}")
             for number, plan in enumerate(plans)
         ]
         marks = await asyncio.gather(*(start(engine, plan) for plan in plans))

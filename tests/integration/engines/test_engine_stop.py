@@ -13,10 +13,11 @@ from typing import Any
 
 import psutil
 
-from scistream.control_server.data_servers import Proxies
+from scistream.control_server.data_servers import Engines
 from scistream.engines import ENGINES, Engine, children
+from scistream.engines.holders import who_listens
 from scistream.engines.lifecycle import ProcessMark, alive, farewell, start, stop
-from scistream.engines.processes import bind_failure, group_of, who_listens
+from scistream.engines.processes import bind_failure, group_of
 from scistream.errors import Code
 from scistream.terms import Uid
 
@@ -191,7 +192,7 @@ def test_u39_a_port_that_is_not_free_is_said(bench: Any) -> None:
     gone = ProcessMark(2**22 + 1, 1)
     with socket.create_server((plan.routes[0].entry_point.host, plan.routes[0].entry_point.port)):
         error = bench.fails(Code.DATA_SERVER_STUCK, lambda: stop(plan, gone, engine_title="Nginx", grace=0.1))
-    told = rf"a listener on {plan.routes[0].entry_point}, [^ ]*pytest[^ ]* \(pid {os.getpid()}\)"
+    told = rf"a listener on {plan.routes[0].entry_point}, (pytest|python[0-9.]*) \(pid {os.getpid()}\)"
     assert re.search(told, str(error))
 
 
@@ -215,11 +216,11 @@ def test_a_data_server_that_is_lost_leaves_neither_a_zombie_nor_a_memory_of_it(b
         assert farewell(mark) is None
         for facts in group_of(mark.pid):
             os.kill(facts.pid, signal.SIGKILL)
-        assert await Proxies().ended(mark) == "signal SIGKILL"
+        assert await Engines().ended(engine, mark) == "signal SIGKILL"
         assert not psutil.pid_exists(mark.pid)
         assert len(children._children) == known
         assert farewell(mark) is None
-        assert await Proxies().ended(mark) == "its exit status is not known"
+        assert await Engines().ended(engine, mark) == "its exit status is not known"
         await stop(plan, mark, engine_title=engine.title)
 
     asyncio.run(main())

@@ -17,10 +17,15 @@ import pytest
 
 from scistream.addresses import Endpoint
 from scistream.engines import ENGINES, Plan
-from scistream.terms import Direction
+from scistream.terms import Direction, Encryption
 
 STUNNEL = ENGINES["stunnel"]
 GREETING = b"the target's secret data"
+
+
+@pytest.fixture(autouse=True)
+def _keyed(bench: Any) -> None:
+    bench.encryption = Encryption.TLS_PSK
 
 
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

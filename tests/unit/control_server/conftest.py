@@ -24,13 +24,14 @@ from scistream.control_server.recovery import Recovery
 from scistream.control_server.registry import Hello, Patience, Registry
 from scistream.control_server.sessions import Session, SessionRequest, Update
 from scistream.control_server.supervisor import Supervisor
-from scistream.engines.base import Engine, Installation, Plan, Traffic
+from scistream.engines.base import Engine, Feature, Handshake, Installation, Plan, Traffic
 from scistream.engines.lifecycle import ProcessMark
+from scistream.engines.proxy import Proxy
 from scistream.errors import Code, SciStreamError
-from scistream.terms import NO_AUTH, Direction, Encryption, parse_uid
+from scistream.terms import NO_AUTH, Direction, Encryption, Transport, parse_uid
 
 
-class MemoryEngine(Engine):
+class MemoryEngine(Proxy):
     """An engine that no host has; the data servers below never ask it for anything."""
 
     name: ClassVar[str] = "memory"
@@ -38,7 +39,12 @@ class MemoryEngine(Engine):
     program: ClassVar[str] = "memory"
     version_argument: ClassVar[str] = "-v"
     packages: ClassVar[tuple[str, ...]] = ()
-    encryption: ClassVar[Encryption] = Encryption.TLS_PSK
+    encryptions: ClassVar[tuple[Encryption, ...]] = (Encryption.TLS_PSK, Encryption.NONE)
+    cannot: ClassVar[Mapping[Feature, str]] = {Feature.RATE: "it limits no rate", Feature.UDP: "it carries TCP only"}
+
+    def rate_shortfall(self) -> str:
+        # Nothing of this host.
+        return self.cannot.get(Feature.RATE, "")
 
     def render(self, plan: Plan, installation: Installation) -> Mapping[Path, str]:
         raise NotImplementedError
@@ -70,6 +76,8 @@ class MemoryDataServers:
         self.stuck: SciStreamError | None = None
         self.words = "its last words"
         self.carried = Traffic()
+        self.agreed: Handshake | None = None
+        self.renewed: list[Plan] = []
         self._pids = itertools.count(1000)
         self._ends: dict[int, asyncio.Event] = {}
 
@@ -94,6 +102,14 @@ class MemoryDataServers:
     async def traffic(self, engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
         return self.carried
 
+    async def renew_certificates(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.renewed.append(plan)
+
+    async def handshake(self, engine: Engine, plan: Plan, mark: ProcessMark) -> Handshake | None:
+        return self.agreed
+
     async def stop(self, engine: Engine, plan: Plan, mark: ProcessMark | None) -> None:
         if self.stuck is not None:
             raise self.stuck
@@ -110,14 +126,14 @@ class MemoryDataServers:
     def wipe(self, plan: Plan) -> None:
         self.wiped.append(plan.stem)
 
-    def alive(self, mark: ProcessMark) -> bool:
+    def alive(self, engine: Engine, mark: ProcessMark) -> bool:
         return mark.pid in self.running
 
-    async def ended(self, mark: ProcessMark) -> str:
+    async def ended(self, engine: Engine, mark: ProcessMark) -> str:
         await self._ends.setdefault(mark.pid, asyncio.Event()).wait()
         return "signal SIGKILL"
 
-    def last_words(self, plan: Plan) -> str:
+    def last_words(self, engine: Engine, plan: Plan) -> str:
         return self.words
 
     def kill(self, pid: int) -> None:
@@ -166,7 +182,9 @@ class MemoryPool:
     def free(self) -> int:
         return len(self.ports) - len(self.taken)
 
-    def reserve(self, count: int, *, owner: str = "", named: Sequence[int] = ()) -> Reservation:
+    def reserve(
+        self, count: int, *, owner: str = "", named: Sequence[int] = (), transport: Transport = Transport.TCP
+    ) -> Reservation:
         if named:
             return self._hold(tuple(named))
         taken = self.taken | self.foreign
@@ -176,7 +194,15 @@ class MemoryPool:
             raise SciStreamError(Code.PORTS_EXHAUSTED, **facts, others="")
         return self._hold(free[:count])
 
-    def claim(self, host: str, ports: tuple[int, ...], *, in_use: bool, owner: str = "") -> Reservation:
+    def claim(
+        self,
+        host: str,
+        ports: tuple[int, ...],
+        *,
+        in_use: bool,
+        owner: str = "",
+        transport: Transport = Transport.TCP,
+    ) -> Reservation:
         if not in_use and self.foreign.intersection(ports):
             raise SciStreamError(Code.ENTRY_POINT_IN_USE, entry_point=f"{host}:{ports[0]}", process="python3 (pid 1)")
         return self._hold(ports)
@@ -198,6 +224,8 @@ class Site:
         policy: Policy | None = None,
     ) -> None:
         self.engine = MemoryEngine()
+        # What its sessions ask for.
+        self.encryption = Encryption.TLS_PSK
         self.pool = MemoryPool()
         self.data_servers = data_servers or MemoryDataServers()
         self.events = structlog.testing.LogCapture()
@@ -226,7 +254,8 @@ class Site:
 
     def ask(self, uid: str, direction: Direction = Direction.INBOUND, connections: int = 1) -> asyncio.Task[Session]:
         """A `req`, which is on its way."""
-        asked = SessionRequest(parse_uid(uid), direction, connections, 0, NO_AUTH, "127.0.20.1")
+        own = {"encryption": self.encryption}
+        asked = SessionRequest(parse_uid(uid), direction, connections, 0, NO_AUTH, "127.0.20.1", **own)
         return asyncio.get_running_loop().create_task(self.registry.request(asked))
 
     async def say_hello(

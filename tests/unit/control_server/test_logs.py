@@ -13,11 +13,11 @@ import structlog
 from scistream.addresses import Endpoint
 from scistream.control_server import logs
 from scistream.control_server.configuration import Surroundings, load
-from scistream.control_server.data_servers import Proxies
+from scistream.control_server.data_servers import Engines
 from scistream.engines import Installation, Plan, Route, lifecycle
 from scistream.engines.base import SecretText
 from scistream.engines.stunnel import Stunnel
-from scistream.terms import Direction, Uid
+from scistream.terms import Direction, Encryption, Uid
 
 KEY = bytes(range(32))
 
@@ -41,9 +41,9 @@ def test_u19_an_unforeseen_error_in_a_start_shows_no_session_key(tmp_path, monke
     monkeypatch.setattr(lifecycle, "_require_free", lambda plan: None)
     log = logs.open_log(tmp_path / "log", verbose=True)
     routes = (Route(Endpoint("127.0.20.1", 22500), Endpoint("127.0.20.1", 22501)),)
-    plan = Plan(Uid("one"), Direction.INBOUND, routes, tmp_path, "one", KEY)
+    plan = Plan(Uid("one"), Direction.INBOUND, routes, tmp_path, "one", KEY, encryption=Encryption.TLS_PSK)
     try:
-        asyncio.run(Proxies().start(Present(), plan))
+        asyncio.run(Engines().start(Present(), plan))
     except RuntimeError:
         log.exception("unforeseen error")
     told = (tmp_path / "log").read_text()

@@ -40,7 +40,7 @@ def test_u57_a_rate_that_the_engine_cannot_hold_is_refused_before_anything_is_re
         site = site_factory()
         error = await refused(site, rate=500)
         assert error.code is Code.ENGINE_CANNOT
-        assert error.seen == ("Memory cannot do what was asked: it does not limit rates, and 500 kb/s was asked for")
+        assert error.seen == ("Memory cannot do what was asked: it limits no rate")
         assert site.is_empty
         assert site.events.entries == []
 
@@ -50,7 +50,7 @@ def test_u57_a_rate_that_the_engine_cannot_hold_is_refused_before_anything_is_re
 def test_u57_an_engine_that_can_is_given_the_rate(site_factory, monkeypatch):
     async def work():
         site = site_factory()
-        monkeypatch.setattr(type(site.engine), "can_limit_rate", True)
+        monkeypatch.setattr(type(site.engine), "cannot", {})
         waiting = request(site, rate=500)
         await asyncio.sleep(0)
         assert site.registry.sessions()[0].view().rate == 500

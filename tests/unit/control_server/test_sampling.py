@@ -95,6 +95,8 @@ def test_refused_peers_are_remembered_when_their_session_is_gone(site_factory):
         await site.open("one")
         await host.sample(one=Traffic(refused_peers=1))
         assert host.sampler.refused_peers == 5
+        told = [(entry["log_level"], entry["uid"], entry["number"]) for entry in host.log.entries]
+        assert told == [("warning", "one", 4), ("warning", "one", 1)]
 
     run(site_factory, work)
 

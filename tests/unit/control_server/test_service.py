@@ -19,7 +19,7 @@ from scistream.protocol import (
     SESSION_KEY_METADATA,
 )
 from scistream.protocol import control_pb2 as wire
-from scistream.terms import NO_AUTH, Direction, SessionState, Uid
+from scistream.terms import NO_AUTH, Direction, OldClients, SessionState, Uid
 
 KEY = bytes(range(32))
 
@@ -60,7 +60,12 @@ def service_of(site, *, tls: bool = True) -> ControlService:
     processors = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, site.calls]
     log = structlog.wrap_logger(None, processors=processors)
     return ControlService(
-        site.registry, Calls(log, NoAuthentication()), log, tls=tls, told_host=lambda peer: "192.0.2.7"
+        site.registry,
+        Calls(log, NoAuthentication()),
+        log,
+        tls=tls,
+        told_host=lambda peer: "192.0.2.7",
+        old_clients=OldClients.PLAIN,
     )
 
 

@@ -1,0 +1,109 @@
+"""The truth table: one place for what engines can do, and the same sentence wherever it is told."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from scistream.engines import ENGINES
+from scistream.engines.abilities import Wishes, abilities, protection, require
+from scistream.engines.base import Feature
+from scistream.errors import Code, SciStreamError
+from scistream.terms import Direction, Encryption, Transport
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def able(monkeypatch):
+    """Engines on a host where nothing is missing."""
+    for engine in ENGINES.values():
+        monkeypatch.setattr(type(engine), "shortfall", lambda self: "")
+        monkeypatch.setattr(type(engine), "locate", lambda self: None)
+    return ENGINES
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES.keys())
+def test_the_table_says_what_the_engine_declares(engine):
+    has = set(engine.encryptions)
+    assert (Feature.PLAIN in engine.cannot) is (Encryption.NONE not in has)
+    assert (Feature.TLS in engine.cannot) is has.isdisjoint({Encryption.TLS, Encryption.TLS_PSK})
+    assert (Feature.LEGACY_PSK in engine.cannot) is (Encryption.LEGACY_PSK not in has)
+    assert (Feature.UDP in engine.cannot) is (Transport.UDP not in engine.transports)
+    assert all(words and words[0].islower() and not words.endswith(".") for words in engine.cannot.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "wishes", "feature"),
+    [
+        ("haproxy", Wishes(transport=Transport.UDP), Feature.UDP),
+        ("stunnel", Wishes(), Feature.PLAIN),
+        ("stunnel", Wishes(Encryption.TLS, half_close=True), Feature.HALF_CLOSE),
+        ("stunnel", Wishes(Encryption.TLS, sources=True), Feature.SOURCES),
+        ("nftables", Wishes(Encryption.TLS), Feature.TLS),
+        ("haproxy", Wishes(Encryption.LEGACY_PSK), Feature.LEGACY_PSK),
+    ],
+)
+def test_u63_u72_what_an_engine_cannot_do_is_refused_with_its_line_of_the_table(able, name, wishes, feature):
+    engine = able[name]
+    with pytest.raises(SciStreamError) as caught:
+        require(engine, wishes)
+    told = next(each for each in abilities(engine) if each.feature is feature)
+    assert not told.can
+    assert (caught.value.code, caught.value.facts["reason"]) == (Code.ENGINE_CANNOT, told.words)
+
+
+def test_u57_a_rate_is_refused_with_what_this_host_lacks(able, monkeypatch):
+    monkeypatch.setattr(type(able["haproxy"]), "rate_shortfall", lambda self: "no tc here")
+    with pytest.raises(SciStreamError) as caught:
+        require(able["haproxy"], Wishes(rate=True))
+    assert caught.value.facts["reason"] == "no tc here"
+    monkeypatch.setattr(type(able["haproxy"]), "rate_shortfall", lambda self: "")
+    require(able["haproxy"], Wishes(rate=True))
+
+
+def test_an_engine_that_cannot_work_here_at_all_refuses_everything_with_that(able, monkeypatch):
+    monkeypatch.setattr(type(able["nftables"]), "shortfall", lambda self: "no forwarding")
+    with pytest.raises(SciStreamError) as caught:
+        require(able["nftables"], Wishes())
+    assert caught.value.facts["reason"] == "no forwarding"
+    assert {each.words for each in abilities(able["nftables"])} == {"no forwarding"}
+
+
+def test_udp_is_never_promised_to_be_encrypted(able):
+    with pytest.raises(SciStreamError) as caught:
+        require(able["nginx"], Wishes(Encryption.TLS, Transport.UDP))
+    assert "UDP goes unencrypted" in caught.value.seen
+    require(able["nginx"], Wishes(Encryption.NONE, Transport.UDP))
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "direction", "given"),
+    [
+        ("haproxy", Encryption.TLS, Direction.INBOUND, Encryption.TLS),
+        ("stunnel", Encryption.TLS, Direction.INBOUND, Encryption.TLS_PSK),
+        # The outbound end is told what the inbound one has.
+        ("stunnel", Encryption.TLS, Direction.OUTBOUND, Encryption.TLS),
+        ("stunnel", Encryption.TLS_PSK, Direction.OUTBOUND, Encryption.TLS_PSK),
+        ("nginx", Encryption.NONE, Direction.OUTBOUND, Encryption.NONE),
+    ],
+)
+def test_what_tls_means_is_the_inbound_engines_to_say(name, asked, direction, given):
+    assert protection(ENGINES[name], asked, direction) is given
+
+
+def test_an_outbound_engine_without_the_inbound_ones_encryption_says_so():
+    with pytest.raises(SciStreamError) as caught:
+        protection(ENGINES["haproxy"], Encryption.TLS_PSK, Direction.OUTBOUND)
+    assert caught.value.seen.endswith("the inbound gateway's encryption is tls-psk, and this has no such thing")
+
+
+def test_the_page_shows_the_table_as_it_is():
+    # Where it does not: python tools/engines_page.py
+    spec = importlib.util.spec_from_file_location("engines_page", ROOT / "tools" / "engines_page.py")
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    text = (ROOT / "docs" / "engines.md").read_text()
+    assert page._drawn(text) == text
