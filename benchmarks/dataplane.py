@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dataplane_contenders import CONTENDERS, Contender, standing
+from dataplane_contenders import CONTENDERS, OWN, Contender, standing
 from dataplane_measuring import answers, carried, gathered
 from dataplane_picture import draw
 from dataplane_rows import ENOUGH, Measured, rows, verdicts
@@ -57,12 +57,14 @@ def _plan(chosen: Sequence[Contender], options: argparse.Namespace, into: Measur
         name = f"run {number + 1}"
         for connections in options.connections:
             for contender in turn:
+                if contender in OWN and connections != 1:
+                    continue
                 words = f"{name}: {contender.title}, {connections} connections"
                 yield Step(
                     words, options.seconds + _AROUND, _carry(into, contender, connections, number, options.seconds)
                 )
         brief = min(1.0, options.seconds)
-        for contender in turn:
+        for contender in (each for each in turn if each not in OWN):
             words = f"{name}: {contender.title}, round trips and new connections"
             yield Step(words, 2 * brief + _AROUND, _ask(into, contender, number, brief))
     for contender in chosen:
@@ -145,7 +147,7 @@ def _chosen(engines: Sequence[str] | None) -> list[Contender]:
     if not engines:
         return list(CONTENDERS)
     own = {contender for contender in CONTENDERS if contender.engine in engines}
-    wanted = own | {contender.rival for contender in own} | {CONTENDERS[0]}
+    wanted = own | {contender.rival for contender in own} | {contender.direct for contender in own}
     return [contender for contender in CONTENDERS if contender in wanted]
 
 
@@ -202,6 +204,7 @@ _COLUMNS: Final = {
     "engine": "engine",
     "encryption": "between",
     "settings": "settings",
+    "congestion": "by",
     "connections": "conn.",
     "gbps": "Gb/s",
     "ratio_to_direct": "of direct",

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ from scistream.engines.processes import listeners
 from scistream.protocol import SESSION_KEY_SIZE
 from scistream.terms import Direction, Encryption, Uid
 
-__all__ = ["CONTENDERS", "DIRECT", "ECHO_PORT", "IPERF_PORT", "Contender", "Course", "standing"]
+__all__ = ["CONTENDERS", "DIRECT", "ECHO_PORT", "IPERF_PORT", "OWN", "Contender", "Course", "standing"]
 
 IPERF_PORT: Final = 5201
 ECHO_PORT: Final = 5202
@@ -40,29 +40,42 @@ _UID: Final = Uid("bench")
 _START: Final = 10.0
 
 
+_CUBIC: Final = "cubic"
+
+
 @dataclass(frozen=True)
 class Contender:
     """One way for the bytes: an engine, what protects the bytes, and whose settings it runs with.
 
-    `settings` is `direct` where there is nothing but routes, `deployed`, or `ours`.
+    `settings` is `direct` where there is nothing but routes, `deployed`, or `ours`. `congestion` is the congestion
+    control of every route: cubic is what all are compared with, since it does not pace; the machine's own is what
+    applications have.
     """
 
     engine: str
     encryption: Encryption
     settings: str
+    congestion: str = _CUBIC
 
     @property
     def title(self) -> str:
         """How people read it."""
+        if self.congestion != _CUBIC:
+            return f"{replace(self, congestion=_CUBIC).title}, {self.congestion}"
         if self.settings == "direct":
             return "direct, routed"
         name = {"haproxy": "HAProxy", "nginx": "Nginx", "stunnel": "Stunnel"}.get(self.engine, self.engine)
         return f"{name} as deployed" if self.settings == "deployed" else f"{name}, {_WORDS[self.encryption]}"
 
     @property
+    def direct(self) -> Contender:
+        """The direct way with the same congestion control."""
+        return DIRECT if self.congestion == _CUBIC else OWN[0]
+
+    @property
     def rival(self) -> Contender | None:
         """The deployed one that it is compared with: what a user who wants the same had until now."""
-        if self.settings == "direct":
+        if self.settings == "direct" or self.congestion != _CUBIC:
             return None
         if self.encryption is not Encryption.NONE:
             return _DEPLOYED["stunnel"]
@@ -76,6 +89,14 @@ _DEPLOYED: Final = {
     "stunnel": Contender("stunnel", Encryption.LEGACY_PSK, "deployed"),
 }
 DIRECT: Final = Contender("direct", Encryption.NONE, "direct")
+_NFTABLES: Final = Contender("nftables", Encryption.NONE, "ours")
+_OWN: Final = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+# With the machine's own congestion control, one connection; nobody where that is cubic.
+OWN: Final = tuple(
+    replace(each, congestion=_OWN)
+    for each in (DIRECT, Contender("nftables", Encryption.NONE, "ours"))
+    if _OWN != _CUBIC
+)
 CONTENDERS: Final = (
     DIRECT,
     Contender("nftables", Encryption.NONE, "ours"),
@@ -87,6 +108,7 @@ CONTENDERS: Final = (
     Contender("stunnel", Encryption.TLS_PSK, "ours"),
     Contender("haproxy", Encryption.TLS, "ours"),
     Contender("nginx", Encryption.TLS, "ours"),
+    *OWN,
 )
 
 
@@ -112,7 +134,7 @@ def standing(contender: Contender) -> Iterator[Course]:
         RuntimeError: somebody listens where nobody should, or the contender does not.
     """
     with ExitStack() as stack:
-        network = stack.enter_context(Network("bench", congestion="cubic"))
+        network = stack.enter_context(Network("bench", congestion=contender.congestion))
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scistream-bench-")))
         for host in network.hosts:
             host.set("ipv4/ip_local_port_range", _EPHEMERAL)

@@ -12,7 +12,7 @@ from scistream.engines.base import Feature
 _PAGE = Path(__file__).resolve().parents[1] / "docs" / "engines.md"
 _BEGIN, _END = "<!-- the table: tools/engines_page.py -->\n", "<!-- the table ends -->\n"
 # Decided by the host, not by the engine.
-_RATE = "where the host allows it"
+_BY_HOST = "where the host allows it"
 
 
 def _lines() -> Iterator[str]:
@@ -32,7 +32,8 @@ def _lines() -> Iterator[str]:
 def _cell(engine: Engine, feature: Feature) -> str:
     if feature in engine.cannot:
         return "no"
-    return _RATE if feature is Feature.RATE else "yes"
+    by_host = feature is Feature.RATE or (feature is Feature.SOURCES and engine.is_guarded)
+    return _BY_HOST if by_host else "yes"
 
 
 def _drawn(page: str) -> str:

@@ -203,3 +203,58 @@ def test_the_data_servers_benchmark_cleans_up_when_it_is_interrupted(tmp_path):
     assert "all that was started has been ended" in words
     assert not (tmp_path / "r.json").exists()
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def _sessions(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
+    (tmp_path / "temporary").mkdir()
+    command = [sys.executable, str(_SCRIPT.with_name("sessions.py")), "--quick", f"--output={tmp_path / 's.json'}"]
+    return subprocess.Popen(
+        [*command, *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+    )
+
+
+def test_a_quick_look_at_many_sessions_compares_both_arrangements(tmp_path):
+    with _sessions(tmp_path, "--engine=haproxy") as bench:
+        words = bench.communicate()[0]
+    assert bench.returncode == 0, words
+    found = {(row["encryption"], row["arrangement"]): row for row in json.loads((tmp_path / "s.json").read_text())}
+    apart, shared = "process per session", "one process, reloaded"
+    assert set(found) == {(each, how) for each in ("none", "tls") for how in (apart, shared)}
+    for (_, how), row in found.items():
+        assert [each["session"] for each in row["add_ms"]] == [1, 10, 20]
+        assert row["streams_whole"] == 1
+        # One session's own crash is its own; a shared process is everybody's.
+        assert row["crash_cuts_sessions"] == row["crash_leaves_refusing"] == (1 if how == apart else 20)
+        assert row["memory_mib"] > 1
+    assert found["none", apart]["processes"] == 20
+    assert "| haproxy none | process per session |" in words
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert _left_over(tmp_path / "temporary") == []
+
+
+@_ROOT
+def test_a_quick_look_at_the_one_table(tmp_path):
+    with _sessions(tmp_path, "--engine=nftables") as bench:
+        words = bench.communicate()[0]
+    assert bench.returncode == 0, words
+    (row,) = json.loads((tmp_path / "s.json").read_text())
+    assert (row["engine"], row["arrangement"], row["processes"]) == ("nftables", "one table", 0)
+    assert row["free_run_gbps"]["median"] > 0
+
+
+def test_the_benchmark_of_many_sessions_cleans_up_when_it_is_interrupted(tmp_path):
+    with _sessions(tmp_path, "--engine=stunnel") as bench:
+        while "up to 20 sessions" not in (line := bench.stdout.readline()):
+            assert line
+        bench.send_signal(signal.SIGINT)
+        words = bench.communicate()[0]
+    assert bench.returncode == 130, words
+    assert "all that was started has been ended" in words
+    assert not (tmp_path / "s.json").exists()
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert _left_over(tmp_path / "temporary") == []

@@ -100,7 +100,7 @@ def test_an_empty_file_goes_through_and_nothing_is_left(state: Path, tmp_path: P
     assert f"SHA-256 sent      {digest}" in demo.said
     assert f"SHA-256 received  {digest}, the same" in demo.said
     assert re.search(r"iperf3 +[1-9]\d+ bytes", demo.said)
-    assert re.search(r"inbound +TLS_\w+, with \S", demo.said)
+    assert re.search(r"inbound +TLS_\w+ with \S", demo.said)
     assert str(empty) in demo.said
     assert "Nothing is left behind" in demo.said
     assert not look(state)
@@ -179,6 +179,7 @@ def test_what_is_left_on_a_host_is_named(state: Path) -> None:
 def test_nftables_without_root_is_refused_in_a_sentence(state: Path) -> None:
     lesser = ["setpriv", "--bounding-set=-sys_admin", *_command(state, "--engine", "nftables")]
     done = subprocess.run(lesser, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
+    assert "It takes root" in done.stderr
     assert "[NETWORK_UNAVAILABLE]" in done.stderr
     assert "Traceback" not in done.stderr
     assert not state.exists()

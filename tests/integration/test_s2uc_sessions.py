@@ -450,14 +450,6 @@ def test_an_old_server_is_told_by_what_it_cannot_do(
     assert f"cannot {operation}. It speaks the old protocol only" in err
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["inbound-request", "--remote-ip", "udp://localhost"],
-        ["outbound-request", "abc", "udp://192.0.2.7:5100"],
-        ["inbound-request", "--s2cs", "udp://localhost:5000"],
-    ],
-)
 @pytest.fixture
 def udp_echo() -> Iterator[str]:
     """A target that sends each datagram back."""
@@ -510,6 +502,14 @@ def test_u03_who_is_not_among_the_sources_is_not_let_in(tools: Tools, gateway, e
         assert heard == b""
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inbound-request", "--remote-ip", "udp://localhost"],
+        ["outbound-request", "abc", "udp://192.0.2.7:5100"],
+        ["inbound-request", "--s2cs", "udp://localhost:5000"],
+    ],
+)
 def test_u63_udp_is_asked_for_by_its_option(words: list[str], tools: Tools) -> None:
     err = tools.fail(ExitCode.BAD_INPUT, "s2uc", *words)
     assert "a target is HOST:PORT; for a session over UDP say --transport udp" in err

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scistream.engines import ENGINES
+from scistream.engines import ENGINES, guarding
 from scistream.engines.abilities import Wishes, abilities, protection, require
 from scistream.engines.base import Feature
 from scistream.errors import Code, SciStreamError
@@ -41,7 +41,6 @@ def test_the_table_says_what_the_engine_declares(engine):
         ("haproxy", Wishes(transport=Transport.UDP), Feature.UDP),
         ("stunnel", Wishes(), Feature.PLAIN),
         ("stunnel", Wishes(Encryption.TLS, half_close=True), Feature.HALF_CLOSE),
-        ("stunnel", Wishes(Encryption.TLS, sources=True), Feature.SOURCES),
         ("nftables", Wishes(Encryption.TLS), Feature.TLS),
         ("haproxy", Wishes(Encryption.LEGACY_PSK), Feature.LEGACY_PSK),
     ],
@@ -62,6 +61,20 @@ def test_u57_a_rate_is_refused_with_what_this_host_lacks(able, monkeypatch):
     assert caught.value.facts["reason"] == "no tc here"
     monkeypatch.setattr(type(able["haproxy"]), "rate_shortfall", lambda self: "")
     require(able["haproxy"], Wishes(rate=True))
+
+
+def test_u03_a_source_list_that_the_kernel_would_keep_is_refused_with_what_this_host_lacks(able, monkeypatch):
+    stunnel, wishes = able["stunnel"], Wishes(Encryption.TLS, sources=True)
+    monkeypatch.setattr(guarding, "missing", lambda: "no nft here")
+    with pytest.raises(SciStreamError) as caught:
+        require(stunnel, wishes)
+    assert (caught.value.code, caught.value.facts["reason"]) == (Code.ENGINE_CANNOT, "no nft here")
+    assert next(each.words for each in abilities(stunnel) if each.feature is Feature.SOURCES) == "no nft here"
+    # The others have lists of their own.
+    for name in ("haproxy", "nginx"):
+        require(able[name], wishes)
+    monkeypatch.setattr(guarding, "missing", lambda: "")
+    require(stunnel, wishes)
 
 
 def test_an_engine_that_cannot_work_here_at_all_refuses_everything_with_that(able, monkeypatch):

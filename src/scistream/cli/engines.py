@@ -52,7 +52,7 @@ def engines_table(in_use: str) -> str:
     console = Console(file=io.StringIO(), width=_WIDTH, markup=False, highlight=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
-    drawn = "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+    drawn = "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
     return "\n".join([drawn, "", *_reasons(lines), f"* {_STAR}"])
 
 

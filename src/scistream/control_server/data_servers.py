@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,15 +12,18 @@ from typing import Final, Protocol
 import psutil
 
 from scistream.control_server.state_directory import log_of
-from scistream.engines import lifecycle
+from scistream.engines import ENGINES, lifecycle
 from scistream.engines.base import Engine, Handshake, Plan, Traffic
 from scistream.engines.lifecycle import ProcessMark
 from scistream.engines.processes import ProcessFacts
 
-__all__ = ["DataServers", "Engines", "Survey", "survey"]
+__all__ = ["DataServers", "Engines", "Survey", "merged", "survey", "survey_engines", "survey_processes"]
 
 Survey = Mapping[str, Sequence[ProcessMark]]
-"""By the first part of their files' names: the data servers that run, each by the leader of its processes."""
+"""By the first part of their files' names: the data servers that run, each by the leader of its processes.
+
+What works in the kernel has no process; its mark there is its engine's own.
+"""
 
 # A start time that no process has: `lifecycle.stop` then spares everything that does not write to the session's log.
 _UNCERTAIN: Final = -1
@@ -53,7 +57,7 @@ class DataServers(Protocol):
         """End it for certain, and remove its files. Without a mark: whatever writes to the session's log."""
 
     def survey(self, directory: Path) -> Survey:
-        """Everything that runs on a state directory, whatever the journal says."""
+        """Everything that runs for a state directory, whatever the journal says."""
 
     def wipe(self, plan: Plan) -> None:
         """Remove the files of one that does not run."""
@@ -100,6 +104,8 @@ class Engines:
         found = (mark,) if mark else (await asyncio.to_thread(self.survey, plan.directory)).get(plan.stem, ())
         for each in found:
             await engine.stop(plan, each)
+        if not found:
+            await engine.lift_bounds(plan)
         lifecycle.remove_files(plan)
 
     def survey(self, directory: Path) -> Survey:
@@ -124,6 +130,25 @@ class Engines:
 
 
 def survey(directory: Path) -> Survey:
+    """All of both: processes, and what stands in the kernel."""
+    return merged(survey_processes(directory), *survey_engines(directory).values())
+
+
+def merged(*surveys: Survey) -> Survey:
+    """Several as one."""
+    found: dict[str, list[ProcessMark]] = {}
+    for stem, marks in itertools.chain.from_iterable(each.items() for each in surveys):
+        found.setdefault(stem, []).extend(marks)
+    return found
+
+
+def survey_engines(directory: Path) -> Mapping[Engine, Survey]:
+    """What stands in the kernel, by the engine that it is of."""
+    surveys = ((engine, engine.survey(directory)) for engine in ENGINES.values())
+    return {engine: found for engine, found in surveys if found}
+
+
+def survey_processes(directory: Path) -> Survey:
     """The processes whose output is a log of a state directory: one walk over all processes, however many those are."""
     place = os.path.realpath(directory)
     found: dict[str, set[int]] = {}

@@ -8,6 +8,7 @@ from typing import Any, Final
 from scistream.addresses import Endpoint
 from scistream.control_server.events import EventKind
 from scistream.control_server.sessions import Session
+from scistream.engines.proxy import Proxy
 
 __all__ = ["facts_of", "spell"]
 
@@ -17,13 +18,20 @@ def spell(endpoints: Iterable[Endpoint]) -> str:
     return ",".join(map(str, endpoints))
 
 
+def _mark(session: Session) -> dict[str, Any]:
+    """What to look for on this host: a process, or what the kernel marks the session's connections with."""
+    if session.mark is None:
+        return {}
+    return {"pid": session.mark.pid} if isinstance(session.engine, Proxy) else {"mark": hex(session.mark.pid)}
+
+
 _FACTS: Final[dict[EventKind, Callable[[Session], dict[str, Any]]]] = {
     EventKind.REQUESTED: lambda session: {"entry_points": spell(session.entry_points), "rate": session.asked.rate},
     EventKind.REGISTERED: lambda session: {"targets": spell(session.targets)},
-    EventKind.ACTIVE: lambda session: {"pid": session.mark and session.mark.pid, "targets": spell(session.targets)},
+    EventKind.ACTIVE: lambda session: _mark(session) | {"targets": spell(session.targets)},
     EventKind.RETARGETED: lambda session: {"targets": spell(session.targets)},
     EventKind.RENEWED: lambda session: {"lease_expires": session.lease_expires},
-    EventKind.RESTARTED: lambda session: {"pid": session.mark and session.mark.pid, "restarts": session.restarts},
+    EventKind.RESTARTED: lambda session: _mark(session) | {"restarts": session.restarts},
 }
 
 

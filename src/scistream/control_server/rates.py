@@ -1,4 +1,4 @@
-"""Sessions with a rate are kept to it, also when somebody loads the host's firewall anew."""
+"""Sessions with a rate or with sources are kept to them, also when somebody loads the host's firewall anew."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from scistream.control_server.supervisor import Supervisor
 from scistream.errors import SciStreamError
 from scistream.terms import SessionState
 
-__all__ = ["keep_rates"]
+__all__ = ["keep_bounds"]
 
-# Seconds from the end of one look to the next: for so long a session may run without its limit.
+# Seconds from the end of one look to the next: for so long a session may run without its bounds.
 _LOOK: Final = 60.0
 
 
-async def keep_rates(
+async def keep_bounds(
     sessions: Callable[[], Iterable[Session]],
     supervisor: Supervisor,
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Put back the limits of running sessions, once a minute, until cancelled. What fails is logged each time."""
+    """Put back the bounds of running sessions, once a minute, until cancelled. What fails is logged each time."""
     while True:
         await sleep(_LOOK)
-        for session in [each for each in sessions() if each.asked.rate]:
+        for session in [each for each in sessions() if each.asked.rate or each.asked.sources]:
             async with session.lock:
                 await _keep(supervisor, session)
 
@@ -35,6 +35,6 @@ async def _keep(supervisor: Supervisor, session: Session) -> None:
     if session.state is not SessionState.ACTIVE:
         return
     try:
-        await session.engine.keep_rate(supervisor.at_work(session)[1])
+        await session.engine.keep_bounds(supervisor.at_work(session)[1])
     except SciStreamError as error:
-        supervisor.tell(session, "rate not kept", why=str(error))
+        supervisor.tell(session, "bounds not kept", why=str(error))

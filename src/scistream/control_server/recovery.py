@@ -17,15 +17,17 @@ from scistream.control_server.ports import PortPool, Reservation
 from scistream.control_server.session_keys import forget_key, keep_key, recall_key
 from scistream.control_server.sessions import Session, SessionRequest
 from scistream.control_server.supervisor import Supervisor
-from scistream.engines import find_engine
+from scistream.engines import ENGINES, find_engine
 from scistream.engines.base import Engine
 from scistream.engines.lifecycle import ProcessMark
+from scistream.engines.proxy import Proxy
 from scistream.errors import SciStreamError
 from scistream.terms import SessionState
 
 __all__ = ["Recovery"]
 
 _RUNNING: Final = frozenset({SessionState.ACTIVE, SessionState.DRAINING})
+_ANY_PROXY: Final = next(engine for engine in ENGINES.values() if isinstance(engine, Proxy))
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ class Recovery:
         session = self._make(record, mark)
         if record.state in _RUNNING and mark is not None and self.data_servers.alive(session.engine, mark):
             session.may_run = True
+            if not isinstance(session.engine, Proxy):
+                # No process is on its ports: they are to be held as they were before the restart.
+                session.reservation.retake(session.bound_host)
         else:
             self._stopped(session, strays)
         return session
@@ -161,8 +166,8 @@ class Recovery:
         try:
             return find_engine(name)
         except SciStreamError:
-            # Of a later version, which was rolled back: what ends processes does not depend on the engine's kind.
-            return self.engine
+            # Of a later version, which was rolled back: what ends processes is the same for every engine that has some.
+            return self.engine if isinstance(self.engine, Proxy) else _ANY_PROXY
 
 
 def _fail(session: Session, error: Exception) -> None:

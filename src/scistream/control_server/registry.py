@@ -19,7 +19,7 @@ from scistream.control_server.leftovers import Leftovers
 from scistream.control_server.opening import Hello, Offer, Opening, Patience
 from scistream.control_server.policy import Policy
 from scistream.control_server.ports import PortPool
-from scistream.control_server.rates import keep_rates
+from scistream.control_server.rates import keep_bounds
 from scistream.control_server.renewing import keep_renewing, renew_certificates
 from scistream.control_server.retargeting import retarget
 from scistream.control_server.rules import check, check_renewal, preferred
@@ -100,6 +100,11 @@ class Registry:
     def warnings(self) -> Sequence[str]:
         """What the operator should know of this start, a sentence each."""
         return self._leftovers.warnings() if self._leftovers is not None else ()
+
+    def stems(self) -> Sequence[str]:
+        """What begins the names of the files of everything that is there, sessions or not."""
+        left = self._leftovers.stems if self._leftovers is not None else ()
+        return *(session.stem for session in self.sessions()), *left
 
     async def hello(self, hello: Hello, caller: Caller) -> Session:
         """Register the application's end of a session; one that comes before its `req` is held for a while.
@@ -212,9 +217,9 @@ class Registry:
         await asyncio.gather(*(learn(self._supervisor, session) for session in sessions))
 
     async def keep_promises(self) -> None:
-        """Renew certificates before they end, and keep sessions to their rates, until cancelled."""
+        """Renew certificates before they end, and keep sessions to their rates and sources, until cancelled."""
         await asyncio.gather(
-            keep_renewing(self.sessions, self._supervisor), keep_rates(self.sessions, self._supervisor)
+            keep_renewing(self.sessions, self._supervisor), keep_bounds(self.sessions, self._supervisor)
         )
 
     async def release(self, uid: Uid, direction: Direction | None, caller: Caller) -> Sequence[Session]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -13,10 +13,10 @@ from structlog.typing import FilteringBoundLogger
 from scistream.addresses import Endpoint
 from scistream.control_server.allowed_targets import AllowedTargets
 from scistream.control_server.configuration import Settings
-from scistream.control_server.data_servers import Engines, Survey, survey
+from scistream.control_server.data_servers import Engines, Survey, merged, survey, survey_engines, survey_processes
 from scistream.control_server.events import Events
 from scistream.control_server.leases import Leases, LeaseTerms
-from scistream.control_server.leftovers import Leftovers, find_leftovers
+from scistream.control_server.leftovers import Leftovers, find_in_kernel, find_leftovers
 from scistream.control_server.observing import open_audit
 from scistream.control_server.policy import Policy
 from scistream.control_server.ports import PortPool
@@ -26,6 +26,7 @@ from scistream.control_server.salvage import open_journal
 from scistream.control_server.state_directory import StateDirectory
 from scistream.control_server.supervisor import Supervisor
 from scistream.engines import find_engine
+from scistream.engines.base import Engine
 from scistream.engines.holders import who_listens
 from scistream.errors import Code, SciStreamError
 
@@ -58,8 +59,8 @@ async def release_leftovers(settings: Settings, log: FilteringBoundLogger) -> in
 async def restored(settings: Settings, log: FilteringBoundLogger, stack: AsyncExitStack, events: Events) -> Registry:
     """The registry, with the sessions of the journal in it; what happens to them is told to `events`."""
     directory, engine = settings.state_directory, find_engine(settings.type)
-    found = survey(directory)
-    with _naming_survivors(found):
+    processes, in_kernel = survey_processes(directory), survey_engines(directory)
+    with _naming_survivors(processes, in_kernel):
         journal, warnings = open_journal(directory / _JOURNAL, _BOOT_ID.read_text().strip())
     stack.callback(journal.close)
     pool = PortPool(settings.listener_ip, settings.port_range, who_listens, quarantine=settings.quarantine)
@@ -67,9 +68,11 @@ async def restored(settings: Settings, log: FilteringBoundLogger, stack: AsyncEx
     supervisor = Supervisor(journal=journal, directory=directory, data_servers=proxies, events=events, log=log)
     recovery = Recovery(journal, directory, pool, proxies, supervisor, engine)
     known = {record.stem for record in journal.records()}
-    sessions = recovery.sessions(found)
-    unknown = {stem: marks for stem, marks in found.items() if stem not in known}
-    leftovers = Leftovers(directory, find_leftovers(unknown, pool), warnings)
+    sessions = recovery.sessions(merged(processes, *in_kernel.values()))
+    unknown = find_leftovers(_without(processes, known), directory, pool)
+    for each, found in in_kernel.items():
+        unknown += find_in_kernel(each, _without(found, known), pool)
+    leftovers = Leftovers(directory, unknown, warnings)
     for warning in leftovers.warnings():
         log.warning(warning)
     patience = Patience(hello=settings.hello_timeout)
@@ -80,6 +83,10 @@ async def restored(settings: Settings, log: FilteringBoundLogger, stack: AsyncEx
     return registry
 
 
+def _without(found: Survey, known: Collection[str]) -> Survey:
+    return {stem: marks for stem, marks in found.items() if stem not in known}
+
+
 def _policy(settings: Settings) -> Policy:
     own = {settings.address: "this control server's own control port"}
     if settings.metrics_port:
@@ -88,15 +95,15 @@ def _policy(settings: Settings) -> Policy:
 
 
 @contextlib.contextmanager
-def _naming_survivors(found: Survey) -> Iterator[None]:
-    """Who cannot read the journal has to end by hand what it knew: this says which processes."""
+def _naming_survivors(processes: Survey, in_kernel: Mapping[Engine, Survey]) -> Iterator[None]:
+    """Who cannot read the journal has to end by hand what it knew: this says which processes, and which rules."""
     try:
         yield
     except SciStreamError as error:
-        pids = sorted(mark.pid for marks in found.values() for mark in marks)
-        if error.code is not Code.JOURNAL_UNREADABLE or not pids:
+        there = [f"{engine.title} {stem}" for engine, found in in_kernel.items() for stem in sorted(found)]
+        if pids := sorted(mark.pid for marks in processes.values() for mark in marks):
+            there.insert(0, f"pid {', '.join(map(str, pids))}")
+        if error.code is not Code.JOURNAL_UNREADABLE or not there:
             raise
-        facts = error.facts | {
-            "reason": f"{error.facts['reason']}; data servers still run: pid {', '.join(map(str, pids))}"
-        }
+        facts = error.facts | {"reason": f"{error.facts['reason']}; data servers still run: {', '.join(there)}"}
         raise SciStreamError(error.code, **facts) from None

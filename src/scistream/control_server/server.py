@@ -33,8 +33,8 @@ from scistream.control_server.registry import Registry
 from scistream.control_server.restoring import restored
 from scistream.control_server.service import ControlService
 from scistream.control_server.state_directory import StateDirectory
+from scistream.engines import guarding, shaping
 from scistream.engines.children import raise_descriptor_limit
-from scistream.engines.shaping import sweep
 from scistream.errors import SciStreamError
 from scistream.protocol import control_pb2, control_pb2_grpc, operations_pb2, operations_pb2_grpc
 
@@ -112,11 +112,16 @@ async def _begin(
 
 
 async def _sweep(registry: Registry, settings: Settings, log: FilteringBoundLogger) -> None:
-    """Take away the limits of sessions that ended while no control server ran."""
+    """Take away the bounds of sessions that ended while no control server ran."""
+
+    def running() -> set[str]:
+        return set(registry.stems()).difference(each.stem for each in registry.sessions() if not each.may_run)
+
     try:
-        await sweep(settings.state_directory, [session.stem for session in registry.sessions()])
+        await shaping.sweep(settings.state_directory, registry.stems())
+        await guarding.sweep(settings.state_directory, running)
     except SciStreamError as error:
-        log.warning("limits of ended sessions not taken away", why=str(error))
+        log.warning("bounds of ended sessions not taken away", why=str(error))
 
 
 def _bound(settings: Settings, calls: Calls) -> grpc.aio.Server:

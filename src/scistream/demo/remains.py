@@ -105,6 +105,8 @@ def look(directory: Path, ports: Iterable[Endpoint] = LISTENERS, namespaces: Seq
         namespaces: the demo's own hosts, as `Host.namespace`, where it has some. All that is there is the demo's, and
             the process that keeps them is not looked for. The calling thread, the process's main one, goes there.
     """
+    # Without their keeper they are gone, or what holds them names the directory.
+    namespaces = [namespace for namespace in namespaces if namespace.exists()]
     keepers = {int(namespace.parts[2]) for namespace in namespaces}
     processes = {found.pid: found for found in _processes(directory) if found.pid not in keepers}
     inodes = {namespace.stat().st_ino for namespace in namespaces}

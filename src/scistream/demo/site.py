@@ -82,6 +82,7 @@ class Hosts(Site):
     def __init__(self, state: Path) -> None:
         self._network = Network(str(state))
         self._namespaces: tuple[Path, ...] = ()
+        self._inodes: set[int] = set()
         self._gateways: dict[str, Host] = {}
 
     @property
@@ -111,6 +112,7 @@ class Hosts(Site):
         """
         self._network.__enter__()
         self._namespaces = tuple(host.namespace for host in self._network.hosts)
+        self._inodes = {namespace.stat().st_ino for namespace in self._namespaces}
         # As the inventories call them.
         self._gateways = {"facility_a": self._network.outbound_gateway, "facility_b": self._network.inbound_gateway}
         return self
@@ -123,10 +125,9 @@ class Hosts(Site):
         Raises:
             SciStreamError: LEFT_BEHIND.
         """
-        inodes = {namespace.stat().st_ino for namespace in self._namespaces}
         self._namespaces = ()
         self._network.__exit__(kind, error, traceback)
-        if left := list(inside(inodes)):
+        if left := list(inside(self._inodes)):
             raise SciStreamError(Code.LEFT_BEHIND, what=f"processes {left} on hosts of the demo")
 
 

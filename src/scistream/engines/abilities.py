@@ -100,7 +100,9 @@ def protection(engine: Engine, asked: Encryption, direction: Direction) -> Encry
 
 
 def _refusal(engine: Engine, feature: Feature) -> str:
-    return engine.rate_shortfall() if feature is Feature.RATE else engine.cannot.get(feature, "")
+    if feature is Feature.RATE:
+        return engine.rate_shortfall()
+    return engine.sources_shortfall() if feature is Feature.SOURCES else engine.cannot.get(feature, "")
 
 
 def _cannot(engine: Engine, words: str) -> SciStreamError:

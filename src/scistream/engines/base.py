@@ -215,6 +215,8 @@ class Engine(abc.ABC):
     transports: ClassVar[tuple[Transport, ...]] = (Transport.TCP,)
     cannot: ClassVar[Mapping[Feature, str]] = {}
     """What it cannot do, each with the sentence that a request for it is refused with."""
+    is_guarded: ClassVar[bool] = False
+    """Whether the kernel keeps its source lists, where the host allows it, since it has none of its own."""
     privileges: ClassVar[str] = "none"
     """What the control server needs for it, beyond an ordinary user's rights."""
 
@@ -244,6 +246,10 @@ class Engine(abc.ABC):
     def rate_shortfall(self) -> str:
         """What keeps its sessions from being kept to a rate here and now, in a sentence; empty where nothing does."""
         return self.cannot.get(Feature.RATE, "")
+
+    def sources_shortfall(self) -> str:
+        """What keeps its entry points from a source list here and now, in a sentence; empty where nothing does."""
+        return self.cannot.get(Feature.SOURCES, "")
 
     def warnings(self, encryption: Encryption, transport: Transport) -> tuple[str, ...]:
         """What every status of such a session has to say, a sentence each."""
@@ -329,8 +335,18 @@ class Engine(abc.ABC):
     async def ended(self, mark: ProcessMark) -> str:
         """Wait until it ends by itself; says how."""
 
-    async def keep_rate(self, plan: Plan) -> None:
-        """See that a running session is still kept to its rate: whoever loads the host's firewall anew lifts it.
+    async def keep_bounds(self, plan: Plan) -> None:
+        """See that a running session is still kept to its rate and its sources.
+
+        Where the kernel does that, whoever loads the host's firewall anew lifts it.
+
+        Raises:
+            SciStreamError: ENGINE_CANNOT.
+        """
+        del plan
+
+    async def lift_bounds(self, plan: Plan) -> None:
+        """Take away what the kernel keeps a session with, whose data server has ended; again, nothing.
 
         Raises:
             SciStreamError: ENGINE_CANNOT.
@@ -351,6 +367,16 @@ class Engine(abc.ABC):
         """
         del directory
         return {}
+
+    async def take_out(self, mark: ProcessMark) -> str:
+        """End what `survey` found, also where nobody knows its plan; says what is left, and nothing where it went."""
+        del mark
+        return ""
+
+    def ports(self, mark: ProcessMark) -> tuple[int, ...]:
+        """The ports of the entry points of what `survey` found; none, where that cannot be told."""
+        del mark
+        return ()
 
     @abc.abstractmethod
     def last_words(self, plan: Plan) -> str:

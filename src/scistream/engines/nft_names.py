@@ -23,6 +23,7 @@ __all__ = [
     "PROBE_NUMBER",
     "Making",
     "free_number",
+    "is_number",
     "is_table",
     "table_of",
 ]
@@ -50,6 +51,11 @@ def table_of(directory: Path) -> str:
 def is_table(name: str) -> bool:
     """Whether a table is a control server's."""
     return _TABLE.fullmatch(name) is not None
+
+
+def is_number(number: int) -> bool:
+    """Whether a session can have it: no process id is one."""
+    return FIRST_NUMBER <= number <= LAST_NUMBER
 
 
 def free_number(taken: Collection[int], wanted: int) -> int:

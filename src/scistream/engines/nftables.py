@@ -21,7 +21,7 @@ from scistream.engines import nft_conntrack, nft_host, shaping
 from scistream.engines.base import Engine, Feature, Plan, Traffic
 from scistream.engines.marks import ProcessMark
 from scistream.engines.nft_base import Patience
-from scistream.engines.nft_names import Making
+from scistream.engines.nft_names import Making, is_number
 from scistream.engines.nft_program import NftError
 from scistream.engines.nft_sessions import Sessions
 from scistream.engines.nft_table import Door, Rules
@@ -156,8 +156,11 @@ class NFTables(Engine):
     async def take_out(self, mark: ProcessMark) -> str:
         """End what has a mark, also where nobody knows its plan any more; says what is left, and nothing where it went.
 
-        Its connections are ended at both ends; those that `bury` spares go on.
+        Its connections are ended at both ends; those that `bury` spares go on. A process's mark is no session's, but
+        may well be somebody's conntrack mark.
         """
+        if not is_number(mark.pid):
+            return ""
         try:
             if await asyncio.to_thread(self._sessions.is_spared, mark):
                 return ""

@@ -10,11 +10,12 @@ import abc
 import asyncio
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from scistream.addresses import Endpoint
-from scistream.engines import lifecycle, renewal, running, shaping
+from scistream.engines import guarding, lifecycle, renewal, running, shaping
 from scistream.engines.base import Engine, Installation, Plan, Route, without_places
 from scistream.engines.marks import ProcessMark
 from scistream.engines.processes import wait_exit
@@ -135,8 +136,21 @@ class Proxy(Engine):
         """See `engines.shaping.missing`: the kernel limits, whatever the engine."""
         return shaping.missing()
 
+    def sources_shortfall(self) -> str:
+        """See `engines.guarding.missing`, where the engine has no source list of its own."""
+        return guarding.missing() if self.is_guarded else super().sources_shortfall()
+
     async def start(self, plan: Plan) -> ProcessMark:
-        """See `engines.lifecycle.start`; what keeps it to its rate is there before."""
+        """See `engines.lifecycle.start`; what keeps it to its sources and its rate is there before."""
+        if not self._is_guarded(plan):
+            return await self._start(plan)
+        async with guarding.guarded(plan, self.title):
+            return await self._start(plan)
+
+    def _is_guarded(self, plan: Plan) -> bool:
+        return self.is_guarded and bool(plan.sources)
+
+    async def _start(self, plan: Plan) -> ProcessMark:
         if not plan.rate:
             return await lifecycle.start(self, plan)
         await shaping.limit(plan, self.title)
@@ -146,16 +160,24 @@ class Proxy(Engine):
             await asyncio.shield(shaping.unlimit(plan, self.title))
             raise
 
-    async def keep_rate(self, plan: Plan) -> None:
-        """See `engines.shaping.limit`."""
+    async def keep_bounds(self, plan: Plan) -> None:
+        """See `engines.guarding.guard` and `engines.shaping.limit`."""
+        if self._is_guarded(plan):
+            await guarding.guard(plan, self.title)
         if plan.rate:
             await shaping.limit(plan, self.title)
 
     async def stop(self, plan: Plan, mark: ProcessMark) -> None:
         """See `engines.lifecycle.stop`."""
         await lifecycle.stop(plan, mark, engine_title=self.title)
+        await self.lift_bounds(plan)
+
+    async def lift_bounds(self, plan: Plan) -> None:
+        """See `engines.shaping.unlimit` and `engines.guarding.unguard`."""
         if plan.rate:
             await shaping.unlimit(plan, self.title)
+        if self._is_guarded(plan):
+            await guarding.unguard(plan, self.title)
 
     async def drain(self, plan: Plan, mark: ProcessMark, deaf: Callable[[], None] = lambda: None) -> None:
         """See `engines.running.drain`."""
@@ -172,8 +194,11 @@ class Proxy(Engine):
         return renewal.expires(plan)
 
     async def traffic(self, plan: Plan, mark: ProcessMark) -> Traffic:
-        """See `engines.running.traffic`."""
-        return await running.traffic(self, plan, mark)
+        """See `engines.running.traffic`; peers that the kernel has refused in front of it are counted too."""
+        told = await running.traffic(self, plan, mark)
+        if not self._is_guarded(plan):
+            return told
+        return replace(told, refused_peers=told.refused_peers + await guarding.refused(plan, self.title))
 
     def alive(self, mark: ProcessMark) -> bool:
         """See `engines.lifecycle.alive`."""

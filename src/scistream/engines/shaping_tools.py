@@ -36,10 +36,12 @@ class Tools:
 
     Args:
         engine: its title.
+        failing: what cannot be where a program fails, in words.
     """
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, failing: str = "it cannot be kept to a rate") -> None:
         self._engine = engine
+        self._failing = failing
 
     async def run(self, name: str, *arguments: str, text: str = "") -> str:
         """Run one to its end, with `text` as its input; gives its output.
@@ -49,7 +51,7 @@ class Tools:
         """
         status, output, words = await self._run(name, *arguments, text=text)
         if status:
-            raise self.cannot(f"it cannot be kept to a rate: {name}: {words or f'exit status {status}'}")
+            raise self.cannot(f"{self._failing}: {name}: {words or f'exit status {status}'}")
         return output
 
     async def look(self, name: str, *arguments: str, text: str = "") -> str | None:
@@ -120,7 +122,8 @@ async def alone(tools: Tools) -> AsyncIterator[None]:
                 async with asyncio.timeout(_TIMEOUT):
                     await _take(address)
             except TimeoutError:
-                raise tools.cannot("another process is holding the lock of all rates, and does not let go") from None
+                words = "another process is holding the lock of all rates and source lists, and does not let go"
+                raise tools.cannot(words) from None
             yield
 
 

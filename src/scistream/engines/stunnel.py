@@ -39,9 +39,9 @@ class Stunnel(Proxy):
     cannot: ClassVar[Mapping[Feature, str]] = {
         Feature.PLAIN: "it carries nothing unencrypted",
         Feature.UDP: "it carries TCP only",
-        Feature.SOURCES: "it has no source list of its own",
         Feature.HALF_CLOSE: _HALF_CLOSE,
     }
+    is_guarded: ClassVar[bool] = True
     error_mark: ClassVar[str] = "LOG3[ui]"
     rebinds: ClassVar[bool] = True
     ledger: ClassVar[str] = "log"

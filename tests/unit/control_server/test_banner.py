@@ -81,3 +81,41 @@ def test_a_certificate_near_its_end_is_told_and_one_far_from_it_is_not(tmp_path)
     (words,) = banner.expiry(facts, now + datetime.timedelta(days=61))
     assert "valid until" in words
     assert "s2cs stop and s2cs start (streams go on)" in words
+
+
+@pytest.mark.parametrize(
+    ("old_clients", "words"),
+    [
+        ("plain", "old_clients = plain: sessions of deployed clients are not encrypted between the gateways"),
+        (
+            "legacy-psk",
+            (
+                "old_clients = legacy-psk: sessions of deployed clients are authenticated by their uid, which is no "
+                "secret, and not encrypted"
+            ),
+        ),
+    ],
+)
+def test_what_deployed_clients_get_is_told_where_it_is_not_encrypted(told, old_clients, words):
+    assert any(words in line for line in told(old_clients=old_clients))
+
+
+def test_nothing_is_told_of_deployed_clients_that_are_refused_and_compat_serves_them(told):
+    assert not any("old_clients" in line for line in told())
+    assert not any("old_clients" in line for line in told(compat=True, old_clients="refuse"))
+    assert any("old_clients = plain" in line for line in told(compat=True))
+
+
+def test_targets_that_nobody_bounds_are_told(told):
+    words = "every host and port that this gateway reaches may be asked for as a target; --allowed-targets narrows it"
+    assert any(words in line for line in told())
+    assert not any("--allowed-targets" in line for line in told(allowed_targets="198.51.100.0/24:5000-5999"))
+
+
+def test_what_keeps_an_installed_engine_from_working_is_told_at_the_start(site_factory):
+    engine = site_factory().engine
+    engine.locate = lambda: None
+    settings = load({"listener_ip": "127.0.20.1"}, Surroundings(Path("/"), {}))
+    assert not any("no session can start yet" in words for words in banner.warnings(settings, engine, None))
+    engine.shortfall = lambda: "this host forwards no packets"
+    assert "no session can start yet: Memory: this host forwards no packets" in banner.warnings(settings, engine, None)

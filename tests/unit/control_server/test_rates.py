@@ -1,4 +1,4 @@
-"""Limits of running sessions are put back when somebody lifted them."""
+"""Bounds of running sessions are put back when somebody lifted them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from scistream.control_server.rates import keep_rates
+from scistream.control_server.rates import keep_bounds
 from scistream.control_server.sessions import SessionRequest
 from scistream.errors import Code, SciStreamError
 from scistream.terms import NO_AUTH, Direction, Encryption, Uid
@@ -27,7 +27,7 @@ def test_u57_running_sessions_with_a_rate_are_looked_after_once_a_minute(site_fa
         site = site_factory()
         kept, looks = [], []
 
-        async def keep_rate(self, plan):
+        async def keep_bounds_of_one(self, plan):
             kept.append((plan.uid, plan.rate))
             if len(kept) == 1:
                 raise SciStreamError(Code.ENGINE_CANNOT, engine="Memory", reason="no nft here")
@@ -38,14 +38,14 @@ def test_u57_running_sessions_with_a_rate_are_looked_after_once_a_minute(site_fa
                 raise asyncio.CancelledError
 
         monkeypatch.setattr(type(site.engine), "cannot", {})
-        monkeypatch.setattr(type(site.engine), "keep_rate", keep_rate)
+        monkeypatch.setattr(type(site.engine), "keep_bounds", keep_bounds_of_one)
         await opened(site, "limited", 500)
         await opened(site, "free", 0)
         with pytest.raises(asyncio.CancelledError):
-            await keep_rates(site.registry.sessions, site.supervisor, sleep=sleep)
+            await keep_bounds(site.registry.sessions, site.supervisor, sleep=sleep)
         assert kept == [("limited", 500)] * 2
         assert looks == [60.0] * 3
-        told = [entry for entry in site.events.entries if entry["event"] == "rate not kept"]
+        told = [entry for entry in site.events.entries if entry["event"] == "bounds not kept"]
         assert len(told) == 1
         assert "no nft here" in told[0]["why"]
 
