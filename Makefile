@@ -13,10 +13,10 @@ export ENGINE DATA FRAMES
 SCRIPTS := .ci/run tools/bootstrap tools/sanity
 bin := $(VENV)/bin
 
-.PHONY: help demo test lint lint-library lint-collection lint-sanity unit bench bench-control packages venv constraints clean
+.PHONY: help demo test lint lint-library lint-collection lint-sanity unit bench bench-control bench-sessions packages venv constraints clean
 
 help: ## Say what there is.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## Two facilities, one stream, real bytes. ENGINE=haproxy|nginx|stunnel|nftables DATA=FILE FRAMES=N
 	@exec $(bin)/python -m scistream.demo
@@ -32,6 +32,9 @@ bench: packages ## Measure the data servers into benchmarks/results.json and res
 
 bench-control: packages ## Measure the control server and the client into benchmarks/control.json (up to 8 minutes).
 	@exec $(bin)/python benchmarks/control.py
+
+bench-sessions: packages ## Measure 1,000 sessions, apart and in one process, into benchmarks/sessions.json (needs root; 7 minutes).
+	@exec $(bin)/python benchmarks/sessions.py
 
 lint: venv ## Style, types, generated code, the collection's own rules.
 	@# All at once; what each of them says comes in one piece.

@@ -28,8 +28,8 @@ __all__ = ["Shared"]
 
 _PATIENCE: Final = 30.0
 _PAUSE: Final = 0.002
-# Seconds after which a reload that nothing came of is asked for again.
-_LOST: Final = 1.5
+# Seconds after which a reload that nothing is said of is asked for again.
+_LOST: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class _Form:
         end: ends the file, behind the last section.
         own: begins each line before the sections that tells of one session alone.
         loaded: what its log says at each start and reload that is over; empty where it says nothing.
+        begun: what its log says of each reload that it was asked for; empty where it loses none.
     """
 
     cut: str
@@ -48,6 +49,7 @@ class _Form:
     own: tuple[str, ...]
     reload: signal.Signals
     loaded: str = ""
+    begun: str = ""
     options: tuple[str, ...] = ()
     end: str = ""
 
@@ -65,7 +67,13 @@ class _Form:
 
 _FORMS: Final = {
     "haproxy": _Form(
-        "\nlisten route-1\n", lambda plan: f"\nlisten {plan.uid}", ("#",), signal.SIGUSR2, "Loading success.", ("-W",)
+        "\nlisten route-1\n",
+        lambda plan: f"\nlisten {plan.uid}",
+        ("#",),
+        signal.SIGUSR2,
+        loaded="Loading success.",
+        begun="Reloading HAProxy",
+        options=("-W",),
     ),
     "nginx": _Form(
         "\n    server {\n", lambda _: "    server {", ("#", "    ssl_", "    proxy_ssl_"), signal.SIGHUP, end="}\n"
@@ -130,22 +138,28 @@ class Shared(Arrangement):
 
     async def settle(self) -> None:
         """HAProxy's master heeds no signal while a reload goes on: the next one would be lost."""
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline and not self._is_settled():
-            await asyncio.sleep(SETTLING)
-        await super().settle()
+        for _ in range(round(_PATIENCE / SETTLING)):
+            await super().settle()
+            if self._is_settled():
+                return
+
+    def _said(self, words: str) -> int:
+        return self._all.path("log").read_text(errors="replace").count(words)
 
     def _is_settled(self) -> bool:
-        words = self._all.path("log").read_text(errors="replace")
-        said = not self._form.loaded or words.count(self._form.loaded) >= self._loads
-        return said and all(catches(pid, self._form.reload) for pid in self.leaders())
+        form = self._form
+        said = not form.loaded or self._said(form.loaded) >= self._loads
+        return said and all(catches(pid, form.reload) for pid in self.leaders())
+
+    def _is_lost(self) -> bool:
+        return bool(self._form.begun) and self._said(self._form.begun) < self._loads - 1
 
     async def _accepts(self, process: subprocess.Popen[bytes], entry_point: Endpoint) -> None:
         begun = told = time.monotonic()
         while (now := time.monotonic()) < begun + _PATIENCE:
             if accepts(entry_point):
                 return
-            if now - told > _LOST:
+            if now > told + _LOST and self._is_lost():
                 self.lost_reloads += 1
                 told = now
                 process.send_signal(self._form.reload)

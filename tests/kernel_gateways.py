@@ -230,8 +230,14 @@ class Client:
         return session["uid"], session["entry_points"][0]
 
     def status(self, gateway: Gateway, uid: str) -> dict[str, Any]:
-        (session,) = self.ask(gateway, "status", uid)["sessions"]
+        """All about a session; `s2uc status` itself fails where the session has."""
+        (session,) = [each for each in self.ask(gateway, "list")["sessions"] if each["uid"] == uid]
         found: dict[str, Any] = session
+        return found
+
+    def warnings(self, gateway: Gateway) -> list[str]:
+        """What the control server has to say of itself."""
+        found: list[str] = self.ask(gateway, "status")["control_server"]["warnings"]
         return found
 
     def release(self, uid: str) -> None:

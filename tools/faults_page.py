@@ -21,7 +21,8 @@ _SHOWN = 6
 ROWS: Mapping[str, str] = {
     "U01": "Only a peer with the session's key or certificate gets through; others are counted and logged.",
     "U02": "TLS 1.3 with AEAD suites is the default; going without is asked for, and every status says so.",
-    "U03": "Both gateways prove themselves, on every engine that encrypts; every entry point can have a source list.",
+    "U03": "Both gateways prove themselves, on every engine that encrypts; every entry point can have a source list: "
+    "Stunnel's is kept by the kernel.",
     "U04": "Control port and entry points listen on the address that was given, and on no other.",
     "U05": "A uid is a name; the key is 256 random bits in files of mode 0600, never printed, gone after release.",
     "U06": "The published mock uid never gets a key, a certificate or the legacy form.",

@@ -137,7 +137,7 @@ def test_a_start_with_other_settings_than_the_one_that_runs_is_refused(s2cs, pai
 
 
 def test_stop_release_releases_also_what_a_killed_server_left(s2cs, pair, tmp_path, echo_target, is_free):
-    pid = int(s2cs("start", *OPEN).stdout.split()[2].strip(","))
+    pid = int(s2cs("start", *OPEN, "--old-clients=plain").stdout.split()[2].strip(","))
     credentials = grpc.ssl_channel_credentials((tmp_path / "server.crt").read_bytes())
     with grpc.secure_channel("127.0.20.21:22400", credentials) as channel:
         request = channel.unary_unary(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -172,7 +171,9 @@ def test_u01_u02_streams_are_encrypted_by_default_told_as_negotiated_and_certifi
         new = Stream(entry_point)
         new.goes_on()
         for each, peer in zip(tell, before, strict=True):
-            wait_until(lambda each=each, peer=peer: each.described().peer != peer)
+            # HAProxy tells the certificate's fingerprint; Stunnel, whose it is.
+            if each.described().engine == "haproxy":
+                wait_until(lambda each=each, peer=peer: each.described().peer != peer)
         end_whole(new, target)
     else:
         with pytest.raises(SciStreamError) as caught:
@@ -203,8 +204,7 @@ def test_u40_a_control_server_that_is_started_again_has_the_key_for_data_servers
     for each in both:
         for process in each.server.data_servers():
             process.kill()
-    with contextlib.suppress(OSError):
-        stream.end()
+    stream.end()
     for each in both:
         wait_until(lambda each=each: (each.described().restarts, each.described().state) == (1, "active"))
     assert is_turned_away(both[0].described().entry_points[0])
@@ -285,7 +285,7 @@ def test_old_clients_legacy_psk_is_the_deployed_form_with_a_warning_in_every_sta
 ):
     options = {"engine": "stunnel", "options": ["--old-clients=legacy-psk"]}
     servers = [control_server_factory(address=f"127.0.20.{number}", **options) for number in (51, 52)]
-    inbound, outbound = map(Calls, servers)
+    inbound, outbound = (Calls(server, wishes=()) for server in servers)
     towards = inbound.open(UID, target.endpoint)
     (entry_point,) = outbound.open(UID, *towards, role="CONS")
     stream = Stream(entry_point)
@@ -367,12 +367,12 @@ def test_u72_half_closed_connections_are_carried_whole_or_refused_by_name(
         open_both(inbound, outbound, request, tmp_path, half_close=True)
     assert caught.value.code is Code.ENGINE_CANNOT
     words = "half-closed connections may lose their last bytes: those of the direction that ends second"
-    assert f"Stunnel cannot do what was asked: {words}" in str(caught.value)
+    assert caught.value.facts["reason"] == words
     assert outbound.connection.list_sessions() == ()
     refused = Calls(outbound.server).request(
         "other", metadata=((ENCRYPTION_METADATA, "tls"), (HALF_CLOSE_METADATA, "1"))
     )
-    assert words in refused.exception(60).details()
+    assert f"Stunnel cannot do what was asked: {words}" in refused.exception(60).details()
     # Who does not half-close is told all the same.
     entry_point = open_both(inbound, outbound, request, tmp_path)
     assert words in outbound.described().warnings

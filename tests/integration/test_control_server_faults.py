@@ -21,7 +21,13 @@ from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from scistream.errors import Code, SciStreamError
-from scistream.protocol import ERROR_METADATA, SESSION_KEY_METADATA, control_pb2_grpc, operations_pb2_grpc
+from scistream.protocol import (
+    ENCRYPTION_METADATA,
+    ERROR_METADATA,
+    SESSION_KEY_METADATA,
+    control_pb2_grpc,
+    operations_pb2_grpc,
+)
 from scistream.protocol import control_pb2 as wire
 from scistream.protocol import operations_pb2 as more
 
@@ -38,10 +44,12 @@ class Facility:
         self.stub = control_pb2_grpc.ControlStub(self.channel)
         self.operations = operations_pb2_grpc.OperationsStub(self.channel)
         self._threads = ThreadPoolExecutor(64)
+        # It carries nothing unencrypted, and who says nothing gets nothing else.
+        self._wishes = ((ENCRYPTION_METADATA, "tls-psk"),) if server.engine == "stunnel" else ()
 
     def request(self, uid: str, role: str = "PROD", number: int = 1):
         message = wire.Request(uid=uid, role=role, num_conn=number, rate=10000)
-        return self._threads.submit(self.stub.req, message, metadata=NO_TOKEN, timeout=WAIT)
+        return self._threads.submit(self.stub.req, message, metadata=NO_TOKEN + self._wishes, timeout=WAIT)
 
     def register(self, uid: str, *targets: str, role: str = "PROD", number: int = 1) -> wire.Response:
         reply = self.request(uid, role, number)
@@ -326,7 +334,7 @@ def test_u64_health_reflection_and_facts(control_server_factory):
     assert (facts.port_range, facts.ports_free, facts.sessions) == ("22100-22199", 100, 0)
     assert list(facts.certificate_names) == ["127.0.20.1"]
     assert {engine.name: engine.installed for engine in facts.engines} == dict.fromkeys(
-        ("haproxy", "nginx", "stunnel"), True
+        ("haproxy", "nginx", "stunnel", "nftables"), True
     )
 
 

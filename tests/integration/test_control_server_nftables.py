@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import socket
+import sqlite3
 import time
 
 import pytest
@@ -242,7 +243,7 @@ def test_what_no_journal_knows_goes_on_is_named_keeps_its_port_and_is_ended_when
         gateway.start()
         pipe.carries()
         port = port_of(entry_point)
-        (words,) = [each for each in client.ask(gateway, "status")["warnings"] if uid in each]
+        (words,) = [each for each in client.warnings(gateway) if uid in each]
         assert words == (
             f"the data server of session {uid} (rules of nftables, on port {port}) is in no journal and goes on: its "
             "ports are kept free of others, s2cs stop --release ends it"
@@ -266,7 +267,64 @@ def test_what_no_journal_knows_and_somebody_flushes_gives_its_port_back(network,
     gateway.kill()
     gateway.lose_journal()
     gateway.start()
-    assert uid in str(client.ask(gateway, "status")["warnings"])
+    assert uid in str(client.warnings(gateway))
     gateway.flush()
-    until(lambda: uid not in str(client.ask(gateway, "status")["warnings"]))
+    until(lambda: uid not in str(client.warnings(gateway)))
     assert client.open(target, PLAIN)[1] == entry_point
+
+
+def test_u29_new_connections_go_to_new_targets_and_a_drain_waits_for_the_last_one(network, client) -> None:
+    first, second = Target.of(network), Target.of(network)
+    ticket = client.directory / "a.ticket"
+    names = ("--name=a", f"--ticket={ticket}", PLAIN)
+    client.ask(client.inbound, "inbound-request", *first.words, *names)
+    session = client.ask(client.outbound, "outbound-request", f"--ticket={ticket}")["session"]
+    uid, (entry_point,) = session["uid"], session["entry_points"]
+    running = Pipe.of(network, entry_point, first)
+    client.ask(client.inbound, "inbound-request", *second.words, *names)
+    running.carries()
+    Pipe.of(network, entry_point, second).carries()
+    assert client.status(client.inbound, uid)["restarts"] == 0
+
+    client.run(client.outbound, "drain", uid)
+    until(lambda: client.status(client.outbound, uid)["state"] == "draining")
+    with pytest.raises(ConnectionRefusedError):
+        dial(network.application, entry_point)
+    # It goes on draining under the next control server.
+    client.outbound.kill()
+    client.outbound.start()
+    running.carries()
+    running.close()
+    until(lambda: not client.ask(client.outbound, "list")["sessions"])
+    assert nothing_is_left(client.outbound)
+
+
+def test_what_a_crash_kept_out_of_the_journal_is_ended_and_its_session_can_be_opened_again(network, client) -> None:
+    target, gateway = Target.of(network), client.outbound
+    uid, entry_point = client.open(target, PLAIN)
+    client.outbound.kill()
+    # As where it ended between the making of the rules and the journal's line.
+    change(gateway, "UPDATE sessions SET state = 'registered', pid = NULL, started = NULL, wanted = 0")
+    assert gateway.rules()
+    gateway.start()
+    until(lambda: not gateway.rules())
+    assert client.status(gateway, uid)["state"] == "registered"
+    client.release(uid)
+    assert gateway.is_free(port_of(entry_point))
+
+
+def test_who_cannot_read_the_journal_names_the_sessions_and_touches_none(network, client) -> None:
+    target, gateway = Target.of(network), client.outbound
+    uid, entry_point = client.open(target, PLAIN)
+    gateway.kill()
+    change(gateway, "PRAGMA user_version = 99")
+    with pytest.raises(AssertionError, match="JOURNAL_UNREADABLE") as refused:
+        gateway.start()
+    assert f"data servers still run: nftables {uid}" in str(refused.value)
+    Pipe.of(network, entry_point, target).carries()
+
+
+def change(gateway: Gateway, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(gateway.state / "journal.sqlite3")) as database:
+        database.execute(statement)
+        database.commit()

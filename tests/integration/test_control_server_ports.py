@@ -281,11 +281,11 @@ def test_a_failure_on_the_way_leaves_nothing_bound(sockets, monkeypatch):
     pool = pool_of(22340, 22349)
     real, seen = ports._bind, []
 
-    def bind_few(host, port, *, reuse):
+    def bind_few(kind, host, port, reuse):
         seen.append(port)
         if len(seen) > 2:
             raise OSError(24, "Too many open files")
-        return real(host, port, reuse=reuse)
+        return real(kind, host, port, reuse)
 
     monkeypatch.setattr(ports, "_bind", bind_few)
     with pytest.raises(SciStreamError, match="Too many open files"):

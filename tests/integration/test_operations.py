@@ -16,7 +16,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from scistream.errors import Code, SciStreamError
-from scistream.protocol import ERROR_METADATA, SESSION_KEY_METADATA, control_pb2_grpc, operations_pb2_grpc
+from scistream.protocol import (
+    ENCRYPTION_METADATA,
+    ERROR_METADATA,
+    SESSION_KEY_METADATA,
+    control_pb2_grpc,
+    operations_pb2_grpc,
+)
 from scistream.protocol import control_pb2 as old
 from scistream.protocol import operations_pb2 as wire
 
@@ -221,7 +227,8 @@ def test_u62_the_key_of_a_session_is_in_no_log_and_the_log_is_where_it_was_told(
     server = control_server_factory(options=options, engine="stunnel")
     before = sorted(server.log.parent.iterdir())
     stub = server.control()
-    reply = stub.req.future(old.Request(uid="one", role="PROD", num_conn=1), timeout=WAIT)
+    asked = old.Request(uid="one", role="PROD", num_conn=1)
+    reply = stub.req.future(asked, metadata=((ENCRYPTION_METADATA, "tls"),), timeout=WAIT)
     stub.hello(old.Hello(uid="one", role="PROD", prod_listeners=[echo_target.endpoint]), timeout=WAIT)
     reply.result()
     change = old.UpdateTargets(uid="one", role="PROD", remote_listeners=[echo_target.endpoint])

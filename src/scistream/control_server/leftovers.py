@@ -201,8 +201,9 @@ def find_in_kernel(engine: Engine, unknown: Survey, pool: PortPool) -> list[Left
         if uid := _uid_of(stem):
             ports = tuple(sorted({port for mark in marks for port in engine.ports(mark)}))
             reservation = pool.claim(pool.host, ports, in_use=True)
-            # Nobody listens there.
-            reservation.retake(pool.host)
+            # Nobody listens there. Of one that was opened on another address, the numbers are kept.
+            with contextlib.suppress(OSError):
+                reservation.retake(pool.host)
             found.append(Leftover(uid, stem, _InKernel(engine, tuple(marks)), ports, reservation))
     return found
 

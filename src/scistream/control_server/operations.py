@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,11 +17,8 @@ from scistream.control_server.callers import Caller
 from scistream.control_server.configuration import Settings
 from scistream.control_server.events import Event, EventKind, Events
 from scistream.control_server.leases import LeaseTerms
+from scistream.control_server.on_wire import Spelled, engines, event_bytes, reply
 from scistream.control_server.registry import Registry
-from scistream.control_server.sessions import Session, SessionView
-from scistream.engines import describe_engines
-from scistream.engines.abilities import abilities
-from scistream.engines.base import Engine, Feature, Installation
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import operations_pb2 as wire
 from scistream.protocol import operations_pb2_grpc
@@ -34,8 +30,6 @@ __all__ = ["Operations", "ServerIdentity"]
 _ASK_AGAIN: Final = 30.0
 # Seconds that a watch goes on while the identity provider cannot be asked; new calls are refused sooner.
 _UNANSWERED: Final = 300.0
-# Events that are kept as they go over the wire, for those who watch and have not been told of them yet.
-_SPELLED: Final = 16
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         self._events = events
         self._warnings = warnings
         self._clock = clock
-        self._spelled = _Spelled()
+        self._spelled = Spelled()
 
     async def ListSessions(  # noqa: N802 - the wire's names
         self, request: wire.ListSessionsRequest, context: Context
@@ -89,7 +83,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         """The caller's sessions, in the order of their opening."""
         async with self._calls.answering(context, "ListSessions", request) as call:
             sessions = self._registry.sessions()
-            return _reply([session for session in sessions if call.caller.may_use(session.asked.owner)])
+            return reply([session for session in sessions if call.caller.may_use(session.asked.owner)])
 
     async def DescribeSession(  # noqa: N802
         self, request: wire.DescribeSessionRequest, context: Context
@@ -99,7 +93,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
             uid, direction = parse_uid(request.uid), _direction(request.direction)
             found = self._registry.find(uid, direction, call.caller)
             await self._registry.observe(found)
-            return _reply(found)
+            return reply(found)
 
     async def WatchSessions(self, request: wire.WatchSessionsRequest, context: Context) -> None:  # noqa: N802
         """Every session of the caller's as it is, then what happens to them, until somebody ends."""
@@ -112,7 +106,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
                 # Whoever waits for a state may look at the session now: nothing is missed from here on.
                 await context.send_initial_metadata(())
                 for event in filter(wanted, there):
-                    await context.write(_event_on_wire(event))
+                    await context.write(event_bytes(event))
                 answered = time.monotonic()
                 while True:
                     await self._tell(events, context)
@@ -157,7 +151,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         async with self._calls.answering(context, "RenewSession", request) as call:
             uid, direction = parse_uid(request.uid), _direction(request.direction)
             lease = _lease(request.lease)
-            return _reply([*map(call.about, await self._registry.renew(uid, direction, lease, call.caller))])
+            return reply([*map(call.about, await self._registry.renew(uid, direction, lease, call.caller))])
 
     async def DrainSession(  # noqa: N802
         self, request: wire.DrainSessionRequest, context: Context
@@ -165,7 +159,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         """Take no new connections; answered when that has begun."""
         async with self._calls.answering(context, "DrainSession", request) as call:
             uid, direction = parse_uid(request.uid), _direction(request.direction)
-            return _reply([*map(call.about, await self._registry.drain(uid, direction, call.caller))])
+            return reply([*map(call.about, await self._registry.drain(uid, direction, call.caller))])
 
     async def RenewCertificates(  # noqa: N802
         self, request: wire.RenewCertificatesRequest, context: Context
@@ -173,7 +167,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         """Replace certificates under running connections."""
         async with self._calls.answering(context, "RenewCertificates", request) as call:
             uid, direction = parse_uid(request.uid), _direction(request.direction)
-            return _reply([*map(call.about, await self._registry.renew_certificates(uid, direction, call.caller))])
+            return reply([*map(call.about, await self._registry.renew_certificates(uid, direction, call.caller))])
 
     async def CheckAuthentication(  # noqa: N802
         self, request: wire.CheckAuthenticationRequest, context: Context
@@ -197,15 +191,14 @@ class Operations(operations_pb2_grpc.OperationsServicer):
         """What this control server is."""
         async with self._calls.answering(context, "GetServerFacts", request) as call:
             settings, certificate = self._identity.settings, self._identity.certificate
-            # Each program is asked for its version, once.
-            engines = await asyncio.to_thread(describe_engines)
+            described = await asyncio.to_thread(engines)
             return wire.ServerFacts(
                 version=__version__,
                 listen_address=str(settings.address),
                 port_range=str(self._registry.pool.ports),
                 ports_free=self._registry.pool.free,
                 engine=self._registry.engine.name,
-                engines=[_engine_on_wire(engine, found) for engine, found in engines],
+                engines=described,
                 authentication=self._calls.verifier.name,
                 tls=settings.ssl,
                 certificate_names=certificate.names if certificate else (),
@@ -216,8 +209,8 @@ class Operations(operations_pb2_grpc.OperationsServicer):
                 default_lease=LeaseTerms(settings.lease, settings.longest_lease).granted(None),
                 longest_lease=settings.longest_lease,
                 metrics_address=str(self._identity.metrics_address or ""),
-                # They name others' sessions, and files of this host.
                 old_clients=settings.for_old_clients.value,
+                # They name others' sessions, and files of this host.
                 warnings=() if self._authenticates and not call.caller.is_operator else self._warnings(),
             )
 
@@ -236,21 +229,6 @@ class _Wanted:
         return right and self.caller.may_use(session.owner)
 
 
-class _Spelled:
-    """Events as bytes of the wire, each made once for all who watch; `Reading` sends bytes as they are."""
-
-    def __init__(self) -> None:
-        self._last = deque[tuple[Event, bytes]](maxlen=_SPELLED)
-
-    def __call__(self, event: Event) -> bytes:
-        for known, message in reversed(self._last):
-            if known is event:
-                return message
-        message = _event_on_wire(event)
-        self._last.append((event, message))
-        return message
-
-
 def _lease(seconds: float) -> float | None:
     """The wire's 0 is the default, and what shall have no end is infinite there."""
     if seconds == math.inf:
@@ -260,55 +238,3 @@ def _lease(seconds: float) -> float | None:
 
 def _direction(text: str) -> Direction | None:
     return parse_direction(text) if text else None
-
-
-def _reply(sessions: Sequence[Session]) -> wire.ListSessionsReply:
-    return wire.ListSessionsReply(sessions=[_on_wire(session.view()) for session in sessions])
-
-
-def _event_on_wire(event: Event) -> bytes:
-    session = _on_wire(event.session)
-    return wire.Event(time=event.time, kind=event.kind.value, session=session, words=event.words).SerializeToString()
-
-
-def _on_wire(view: SessionView) -> wire.Session:
-    return wire.Session(
-        uid=view.uid,
-        direction=view.direction.value,
-        state=view.state.value,
-        entry_points=map(str, view.entry_points),
-        targets=map(str, view.targets),
-        engine=view.engine,
-        encryption=view.encryption.value,
-        owner=view.owner,
-        connections=view.connections,
-        rate=view.rate,
-        opened=view.opened,
-        failure=view.failure,
-        lease_expires=view.lease_expires or 0,
-        idle_since=view.idle_since or 0,
-        restarts=view.restarts,
-        traffic=wire.Traffic(**vars(view.traffic)),
-        transport=view.transport.value,
-        sources=map(str, view.sources),
-        cipher=view.handshake.cipher,
-        peer=view.handshake.peer,
-        warnings=view.warnings,
-        half_close=view.half_close,
-        certificate_expires=view.certificate_expires or 0,
-    )
-
-
-def _engine_on_wire(engine: Engine, found: Installation | None) -> wire.Engine:
-    table = abilities(engine)
-    return wire.Engine(
-        name=engine.name,
-        installed=found is not None,
-        version=found.version if found else "",
-        program=str(found.program if found else engine.program),
-        encryption=engine.encryptions[0].value,
-        can_limit_rate=any(ability.feature is Feature.RATE and ability.can for ability in table),
-        encryptions=[each.value for each in engine.encryptions],
-        abilities=[wire.Ability(feature=each.feature.value, can=each.can, words=each.words) for each in table],
-        privileges=engine.privileges,
-    )

@@ -76,8 +76,9 @@ class Recovery:
         if record.state in _RUNNING and mark is not None and self.data_servers.alive(session.engine, mark):
             session.may_run = True
             if not isinstance(session.engine, Proxy):
-                # No process is on its ports: they are to be held as they were before the restart.
-                session.reservation.retake(session.bound_host)
+                # No process is on its ports: they are to be held as they were before, where the host has the address.
+                with contextlib.suppress(OSError):
+                    session.reservation.retake(session.bound_host)
         else:
             self._stopped(session, strays)
         return session

@@ -21,7 +21,7 @@ from scistream.control_server.policy import Policy
 from scistream.control_server.ports import PortPool
 from scistream.control_server.rates import keep_bounds
 from scistream.control_server.renewing import keep_renewing, renew_certificates
-from scistream.control_server.retargeting import retarget
+from scistream.control_server.retargeting import bring_into_step, retarget
 from scistream.control_server.rules import check, check_renewal, preferred
 from scistream.control_server.sessions import Session, SessionRequest, Update
 from scistream.control_server.supervisor import Supervisor
@@ -90,8 +90,8 @@ class Registry:
 
         Raises:
             SciStreamError: UID_EXISTS, ENGINE_CANNOT, BAD_LEASE, PORTS_MISCOUNTED, OWNER_PORTS_EXHAUSTED, what
-                `PortPool.reserve` raises,
-                HELLO_TIMEOUT, CONTROL_SERVER_ENDING, JOURNAL_UNREADABLE, STATE_DIRECTORY_FULL.
+                `PortPool.reserve` raises, HELLO_TIMEOUT, CONTROL_SERVER_ENDING, JOURNAL_UNREADABLE,
+                STATE_DIRECTORY_FULL.
         """
         if self._leftovers is not None:
             self._leftovers.refuse(asked.uid)
@@ -273,22 +273,12 @@ class Registry:
         else:
             self._supervisor.watch(session)
             if session.state is SessionState.ACTIVE and not session.in_step:
-                self._supervisor.begin(self._bring_into_step(session))
+                self._supervisor.begin(bring_into_step(self._supervisor, session))
 
     async def _end_strays(self, session: Session) -> None:
         async with session.lock:
             if session.awaits_update and session.may_run:
                 await self._supervisor.end_strays(session)
-
-    async def _bring_into_step(self, session: Session) -> None:
-        """Finish a retarget that the control server's end cut off; where that fails, the next update tries again."""
-        async with session.lock:
-            if session.state is not SessionState.ACTIVE or session.mark is None or session.in_step:
-                return
-            try:
-                await retarget(self._supervisor, session, session.mark, session.targets)
-            except SciStreamError as error:
-                self._supervisor.tell(session, "session not in step", why=str(error))
 
     async def close(self) -> None:
         """Take no more sessions, fail the calls that wait, and finish what is under way. Data servers go on."""

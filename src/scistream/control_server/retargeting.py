@@ -8,8 +8,10 @@ from scistream.control_server.failures import in_words
 from scistream.control_server.sessions import Session
 from scistream.control_server.supervisor import Supervisor
 from scistream.engines.lifecycle import ProcessMark
+from scistream.errors import SciStreamError
+from scistream.terms import SessionState
 
-__all__ = ["retarget"]
+__all__ = ["bring_into_step", "retarget"]
 
 
 async def retarget(supervisor: Supervisor, session: Session, mark: ProcessMark, targets: tuple[Endpoint, ...]) -> None:
@@ -30,3 +32,14 @@ async def retarget(supervisor: Supervisor, session: Session, mark: ProcessMark, 
         raise in_words(error, plan.directory) from error
     # It has them now, whatever can be written.
     supervisor.move(session, session.state, EventKind.RETARGETED, must=True, in_step=True)
+
+
+async def bring_into_step(supervisor: Supervisor, session: Session) -> None:
+    """Finish a retarget that the control server's end cut off; where that fails, the next update tries again."""
+    async with session.lock:
+        if session.state is not SessionState.ACTIVE or session.mark is None or session.in_step:
+            return
+        try:
+            await retarget(supervisor, session, session.mark, session.targets)
+        except SciStreamError as error:
+            supervisor.tell(session, "session not in step", why=str(error))

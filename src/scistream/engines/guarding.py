@@ -14,7 +14,7 @@ import functools
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Container, Iterable
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,16 +22,15 @@ from typing import Final
 from scistream.engines.base import Plan
 from scistream.engines.guarding_rules import (
     DOORS,
-    FAMILIES,
     PROBE,
+    REFUSED,
+    STRANGERS,
     Door,
-    counter_of,
     door_at,
     put_in,
-    read_counters,
     read_doors,
+    read_refused,
     read_strangers,
-    strangers_of,
     table_of,
     take_out,
 )
@@ -46,7 +45,7 @@ __all__ = ["guard", "guarded", "missing", "refused", "sweep", "unguard"]
 _FAILING: Final = "its entry points cannot be kept to the sources"
 _STATUS: Final = Path("/proc/self/status")
 _PROBE_TIMEOUT: Final = 20.0
-# Seconds for which one look at the counters serves every session.
+# Seconds for which one look at the counts serves every session.
 _FRESH: Final = 1.0
 
 
@@ -60,7 +59,7 @@ class _Meter:
 
 
 _meters: Final[dict[Slot, _Meter]] = {}
-_looks: Final[dict[str, tuple[float, dict[str, int]]]] = {}
+_looks: Final[dict[str, tuple[float, dict[int, int]]]] = {}
 
 
 def missing() -> str:
@@ -141,7 +140,7 @@ async def unguard(plan: Plan, engine: str) -> None:
     """
     tools, slot = Tools(engine, _FAILING), Slot.of(plan)
     async with alone(tools):
-        await _release(tools, slot.instance, [slot.stem])
+        await _release(tools, slot.instance, await _standing(tools, slot.instance), [slot.stem])
     _meters.pop(slot, None)
 
 
@@ -159,7 +158,7 @@ async def sweep(directory: Path, stems: Callable[[], Container[str]]) -> None:
     async with alone(tools):
         there = await _standing(tools, instance)
         running = stems()
-        await _release(tools, instance, {stem for stem in there.values() if stem not in running})
+        await _release(tools, instance, there, {stem for stem in there.values() if stem not in running})
 
 
 async def refused(plan: Plan, engine: str) -> int:
@@ -170,7 +169,8 @@ async def refused(plan: Plan, engine: str) -> int:
     """
     tools, slot = Tools(engine, _FAILING), Slot.of(plan)
     meter = _meters.setdefault(slot, _Meter())
-    counted = (await _counters(tools, slot.instance)).get(counter_of(slot.stem), 0)
+    counts = await _counts(tools, slot.instance)
+    counted = sum(counts.get(port, 0) for port in _ports(plan))
     fresh = counted - meter.counted if counted >= meter.counted else counted
     meter.counted, meter.total = counted, meter.total + fresh
     if fresh:
@@ -178,23 +178,31 @@ async def refused(plan: Plan, engine: str) -> int:
     return meter.total
 
 
-async def _counters(tools: Tools, instance: str) -> dict[str, int]:
-    then, counters = _looks.get(instance, (float("-inf"), {}))
+def _ports(plan: Plan) -> set[int]:
+    return {route.entry_point.port for route in plan.routes}
+
+
+async def _counts(tools: Tools, instance: str) -> dict[int, int]:
+    then, counts = _looks.get(instance, (float("-inf"), {}))
     if time.monotonic() - then > _FRESH:
         now = time.monotonic()
-        answer = await tools.look("nft", "-j", "list", "counters", "table", *table_of(instance).split())
-        counters = read_counters(answer) if answer else {}
-        _looks[instance] = now, counters
-    return counters
+        answer = await _listed(tools, instance, "set", REFUSED)
+        counts = read_refused(answer) if answer else {}
+        _looks[instance] = now, counts
+    return counts
+
+
+async def _listed(tools: Tools, instance: str, kind: str, name: str) -> str | None:
+    # One by one: before 1.0.7, nft reads all rules of the host for anything else.
+    return await tools.look("nft", "-j", "list", kind, *table_of(instance).split(), name)
 
 
 async def _note_strangers(tools: Tools, plan: Plan, meter: _Meter) -> None:
     found: set[str] = set()
-    slot = Slot.of(plan)
-    for family in FAMILIES:
-        name = strangers_of(slot.stem, family)
-        answer = await tools.look("nft", "-j", "list", "set", *table_of(slot.instance).split(), name)
-        found |= read_strangers(answer) if answer else set()
+    for name in STRANGERS.values():
+        answer = await _listed(tools, Slot.of(plan).instance, "set", name)
+        noted = read_strangers(answer) if answer else ()
+        found.update(address for port, address in noted if port in _ports(plan))
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     words = f"[{when}] refused: not among the sources; {meter.total} peers refused by now"
     # Where there is no room for the lines, the count has them all the same.
@@ -220,17 +228,13 @@ async def _standing(tools: Tools, instance: str) -> dict[Door, str]:
     """The doors of all sessions of a control server; none, where it has no table, or nobody may look."""
     found: dict[Door, str] = {}
     for name in DOORS:
-        answer = await tools.look("nft", "-j", "list", "map", *table_of(instance).split(), name)
+        answer = await _listed(tools, instance, "map", name)
         if answer is None:
             return {}
         found |= read_doors(answer)
     return found
 
 
-async def _release(tools: Tools, instance: str, stems: Iterable[str]) -> None:
-    there = await _standing(tools, instance)
-    for stem in stems:
-        doors = [door for door, leads_to in there.items() if leads_to == stem]
-        there = {door: leads_to for door, leads_to in there.items() if leads_to != stem}
-        if doors:
-            await tools.run("nft", "-f", "-", text=take_out(instance, stem, doors, last=not there))
+async def _release(tools: Tools, instance: str, there: Mapping[Door, str], stems: Container[str]) -> None:
+    if any(stem in stems for stem in there.values()):
+        await tools.run("nft", "-f", "-", text=take_out(instance, there, stems))

@@ -1,9 +1,12 @@
-"""What nft is told to keep a session's entry points to its sources, and what it answers.
+"""What nft is told to keep entry points to their sources, and what it answers.
 
 One table a control server. Only what begins a connection is looked at, so that connections that run cost nothing and
 no connection tracking is switched on: `doors` looks a SYN's destination up in a map, which leads to the session's
 chain, and that accepts the sources, counts the others, notes who they are, logs some, and resets all of them. (Of IPv6
 fragments, Linux drops from 5.10 on those whose first one hides the TCP header.)
+
+Of a session there are a chain and elements. A counter and a set for each was measured too, and with 1,000 sessions took
+nft four tenths of a second to look at.
 
 Source: nft(8), libnftables-json(5).
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from scistream.addresses import Network
@@ -21,16 +24,15 @@ from scistream.engines.shaping_cgroups import Slot
 
 __all__ = [
     "DOORS",
-    "FAMILIES",
     "PROBE",
+    "REFUSED",
+    "STRANGERS",
     "Door",
-    "counter_of",
     "door_at",
     "put_in",
-    "read_counters",
     "read_doors",
+    "read_refused",
     "read_strangers",
-    "strangers_of",
     "table_of",
     "take_out",
 ]
@@ -42,9 +44,12 @@ DOORS: Final = {
     "any_ip6": "inet_service",
 }
 """The maps of the entry points, each with the type of its keys."""
-FAMILIES: Final = {"ip": 4, "ip6": 6}
-"""What nftables calls the IP versions."""
+REFUSED: Final = "refused"
+"""The set that counts, by port, the connections that were refused."""
+STRANGERS: Final = {"ip": "strangers_ip", "ip6": "strangers_ip6"}
+"""The sets of the last who were refused, by port, for each IP version as nftables calls it."""
 
+_VERSIONS: Final = {"ip": 4, "ip6": 6}
 _BASE: Final = (
     "input tcp flags & (fin | syn | rst | ack) == syn jump doors",
     "doors ip daddr . tcp dport vmap @at_ip",
@@ -54,7 +59,7 @@ _BASE: Final = (
 )
 _LOGS_PER_MINUTE: Final = 10
 # Those that a set has no room for are refused all the same.
-_STRANGERS: Final = "size 64; flags dynamic,timeout; timeout 10m;"
+_NOTING: Final = "size 1024; flags dynamic,timeout; timeout 10m;"
 _CHAIN: Final = re.compile(r"s-([A-Za-z0-9.-]+)", re.ASCII)
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -66,25 +71,20 @@ class Door(NamedTuple):
     map: str
     key: str
 
+    @property
+    def port(self) -> str:
+        """Its port."""
+        return self.key.rpartition(" ")[2]
+
 
 def table_of(instance: str) -> str:
     """The table of a control server (`Slot.instance`)."""
     return f"inet scistream_sources_{instance}"
 
 
-def counter_of(stem: str) -> str:
-    """The counter of the connections that were refused."""
-    return f"refused-{stem}"
-
-
-def strangers_of(stem: str, family: str) -> str:
-    """The set of the last who were refused."""
-    return f"strangers-{family}-{stem}"
-
-
 def door_at(address: _Address, port: int) -> Door:
     """The way in to a port on an address; where it is unspecified, on all of its IP version."""
-    family = "ip" if address.version == FAMILIES["ip"] else "ip6"
+    family = "ip" if address.version == _VERSIONS["ip"] else "ip6"
     if address.is_unspecified:
         return Door(f"any_{family}", str(port))
     return Door(f"at_{family}", f"{address} . {port}")
@@ -96,20 +96,19 @@ def put_in(slot: Slot, doors: Collection[Door], sources: Sequence[Network], stal
     `stale` are those of its doors that lead to another session, which is over.
     """
     table, chain = table_of(slot.instance), f"s-{slot.stem}"
-    counter = f"add counter {table} {counter_of(slot.stem)}"
-    strangers = [
-        f"add set {table} {strangers_of(slot.stem, family)} {{ type ipv{version}_addr; {_STRANGERS} }}"
-        for family, version in FAMILIES.items()
-    ]
     rules = (f"add rule {table} {chain} {rule}" for rule in _rules(slot.stem, sources))
-    lines = (*_base(table), *_chain(table, chain), counter, *strangers, *rules)
-    elements = (f"add element {table} {door.map} {{ {door.key} : goto {chain} }}" for door in doors)
-    return "\n".join([*lines, *_delete(table, stale), *elements, ""])
+    ports = (f"add element {table} {REFUSED} {{ {port} }}" for port in sorted({door.port for door in doors}))
+    elements = (f"add element {table} {door.map} {{ {door.key} : goto {chain} }}" for door in sorted(doors))
+    lines = (*_base(table), *_chain(table, chain), *rules, *ports, *_delete(table, stale), *elements)
+    return "\n".join([*lines, ""])
 
 
 def _base(table: str) -> Iterator[str]:
     yield f"add table {table}"
     yield from (f"add map {table} {name} {{ type {keys} : verdict; }}" for name, keys in DOORS.items())
+    yield f"add set {table} {REFUSED} {{ type inet_service; counter; }}"
+    for family, name in STRANGERS.items():
+        yield f"add set {table} {name} {{ type inet_service . ipv{_VERSIONS[family]}_addr; {_NOTING} }}"
     yield from _chain(table, "doors")
     yield from _chain(table, "input", " { type filter hook input priority 0; policy accept; }")
     yield from (f"add rule {table} {rule}" for rule in _BASE)
@@ -120,30 +119,37 @@ def _chain(table: str, chain: str, hook: str = "") -> Iterable[str]:
 
 
 def _rules(stem: str, sources: Sequence[Network]) -> Iterator[str]:
-    for family, version in FAMILIES.items():
+    for family, version in _VERSIONS.items():
         # nft takes no two ranges of a set that overlap.
         own = [each for each in sources if each.version == version]
         if allowed := ", ".join(map(str, ipaddress.collapse_addresses(own))):  # type: ignore[type-var]
             yield f"{family} saddr {{ {allowed} }} accept"
-    yield f'counter name "{counter_of(stem)}"'
-    yield from (f"add @{strangers_of(stem, family)} {{ {family} saddr }}" for family in FAMILIES)
+    yield f"tcp dport @{REFUSED}"
+    yield from (f"add @{name} {{ tcp dport . {family} saddr }}" for family, name in STRANGERS.items())
     yield f'limit rate {_LOGS_PER_MINUTE}/minute log prefix "scistream refused {stem} " level info'
     yield "reject with tcp reset"
 
 
-def take_out(instance: str, stem: str, doors: Collection[Door], *, last: bool) -> str:
-    """One transaction that takes a session out; `doors` are those that lead to it. The `last` one with the table."""
-    table, chain = table_of(instance), f"s-{stem}"
-    if last:
+def take_out(instance: str, there: Mapping[Door, str], stems: Container[str]) -> str:
+    """One transaction that takes sessions out, given what stands there; with the last one the table."""
+    table = table_of(instance)
+    gone = {door: stem for door, stem in there.items() if stem in stems}
+    if len(gone) == len(there):
         return f"delete table {table}\n"
-    gone = [f"set {table} {strangers_of(stem, family)}" for family in FAMILIES]
-    gone += [f"counter {table} {counter_of(stem)}", f"chain {table} {chain}"]
-    lines = (*_delete(table, doors), f"flush chain {table} {chain}", *(f"delete {each}" for each in reversed(gone)))
+    chains = [f"{table} s-{stem}" for stem in sorted(set(gone.values()))]
+    ports = {door.port for door in gone} - {door.port for door in there if door not in gone}
+    lines = [
+        *_delete(table, gone),
+        *(f"delete element {table} {REFUSED} {{ {port} }}" for port in sorted(ports)),
+        # The next who has one of the ports shall not be told of these.
+        *(f"flush set {table} {name}" for name in STRANGERS.values()),
+        *(f"{verb} chain {chain}" for chain in chains for verb in ("flush", "delete")),
+    ]
     return "\n".join([*lines, ""])
 
 
 def _delete(table: str, doors: Iterable[Door]) -> Iterator[str]:
-    return (f"delete element {table} {door.map} {{ {door.key} }}" for door in doors)
+    return (f"delete element {table} {door.map} {{ {door.key} }}" for door in sorted(doors))
 
 
 def read_doors(answer: str) -> dict[Door, str]:
@@ -158,14 +164,18 @@ def read_doors(answer: str) -> dict[Door, str]:
     return found
 
 
-def read_counters(answer: str) -> dict[str, int]:
-    """How many connections each counter has met: `list counters`."""
-    return {each["name"]: each["packets"] for each in _objects(answer, "counter")}
+def read_refused(answer: str) -> dict[int, int]:
+    """How many connections were refused, by port: `list set`."""
+    return {each["val"]: each["counter"]["packets"] for each in _noted(answer)}
 
 
-def read_strangers(answer: str) -> set[str]:
-    """The addresses in a set of strangers: `list set`."""
-    return {str(element["elem"]["val"]) for each in _objects(answer, "set") for element in each.get("elem", ())}
+def read_strangers(answer: str) -> set[tuple[int, str]]:
+    """The port and the address of each: `list set`."""
+    return {(port, address) for port, address in (each["val"]["concat"] for each in _noted(answer))}
+
+
+def _noted(answer: str) -> Iterator[dict[str, Any]]:
+    return (element["elem"] for each in _objects(answer, "set") for element in each.get("elem", ()))
 
 
 def _objects(answer: str, kind: str) -> Iterator[dict[str, Any]]:

@@ -260,6 +260,7 @@ def test_all_engines_are_found_here() -> None:
         "haproxy": True,
         "nginx": True,
         "stunnel": True,
+        "nftables": True,
     }
     assert all(installation and installation.at_least("1") for installation in found.values())
 

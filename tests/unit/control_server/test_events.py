@@ -7,7 +7,10 @@ import pytest
 import structlog
 
 from scistream.control_server import events as module
+from scistream.control_server.event_facts import facts_of
 from scistream.control_server.events import Event, EventKind, Events
+from scistream.engines import find_engine
+from scistream.engines.marks import ProcessMark
 from scistream.errors import Code, SciStreamError
 
 
@@ -126,3 +129,15 @@ def test_one_owner_may_watch_a_few_times_and_takes_nobody_elses_place(site_facto
 
     monkeypatch.setattr(module, "_WATCHERS_OF_OWNER", 2)
     run(site_factory, work)
+
+
+def test_what_is_told_of_a_data_server_is_a_pid_only_where_it_is_a_process(site_factory):
+    async def work():
+        session = await site_factory().open("one")
+        assert facts_of(EventKind.ACTIVE, session) == {"pid": 1000, "targets": "t.example:5074"}
+        session.engine, session.mark = find_engine("nftables"), ProcessMark(0x5C00A1B2, 500)
+        assert facts_of(EventKind.RESTARTED, session) == {"mark": "0x5c00a1b2", "restarts": 0}
+        session.mark = None
+        assert facts_of(EventKind.ACTIVE, session) == {"targets": "t.example:5074"}
+
+    asyncio.run(work())

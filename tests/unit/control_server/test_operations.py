@@ -294,7 +294,7 @@ def test_u12_warnings_are_for_operators_where_users_are_told_apart(
         found = await service.GetServerFacts(wire.GetServerFactsRequest(), Call(token))
         assert list(found.warnings) == shown
 
-    monkeypatch.setattr(module, "describe_engines", list)
+    monkeypatch.setattr(module, "engines", list)
     asyncio.run(work())
 
 

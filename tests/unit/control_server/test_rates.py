@@ -6,14 +6,15 @@ import asyncio
 
 import pytest
 
+from scistream.addresses import parse_networks
 from scistream.control_server.rates import keep_bounds
 from scistream.control_server.sessions import SessionRequest
 from scistream.errors import Code, SciStreamError
 from scistream.terms import NO_AUTH, Direction, Encryption, Uid
 
 
-async def opened(site, uid: str, rate: int):
-    own = {"encryption": Encryption.NONE}
+async def opened(site, uid: str, rate: int, sources: str = ""):
+    own = {"encryption": Encryption.NONE, "sources": parse_networks(sources) if sources else ()}
     asked = SessionRequest(Uid(uid), Direction.INBOUND, 1, rate, NO_AUTH, "127.0.20.1", **own)
     request = asyncio.ensure_future(site.registry.request(asked))
     await asyncio.sleep(0)
@@ -22,7 +23,7 @@ async def opened(site, uid: str, rate: int):
     return await site.update(uid)
 
 
-def test_u57_running_sessions_with_a_rate_are_looked_after_once_a_minute(site_factory, monkeypatch):
+def test_u03_u57_running_sessions_with_a_rate_or_sources_are_looked_after_once_a_minute(site_factory, monkeypatch):
     async def work():
         site = site_factory()
         kept, looks = [], []
@@ -41,9 +42,10 @@ def test_u57_running_sessions_with_a_rate_are_looked_after_once_a_minute(site_fa
         monkeypatch.setattr(type(site.engine), "keep_bounds", keep_bounds_of_one)
         await opened(site, "limited", 500)
         await opened(site, "free", 0)
+        await opened(site, "listed", 0, "192.0.2.0/24")
         with pytest.raises(asyncio.CancelledError):
             await keep_bounds(site.registry.sessions, site.supervisor, sleep=sleep)
-        assert kept == [("limited", 500)] * 2
+        assert kept == [("limited", 500), ("listed", 0)] * 2
         assert looks == [60.0] * 3
         told = [entry for entry in site.events.entries if entry["event"] == "bounds not kept"]
         assert len(told) == 1

@@ -7,6 +7,7 @@ import pytest
 
 from scistream.control_server.events import EventKind
 from scistream.control_server.recovery import Recovery
+from scistream.engines import find_engine
 from scistream.engines.lifecycle import ProcessMark
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, SessionState, Uid, parse_uid
@@ -380,5 +381,24 @@ def test_a_thousand_sessions_are_taken_over_with_one_look_at_the_processes(site_
         assert {session.state for session in after.registry.sessions()} == {SessionState.ACTIVE}
         assert looks == [after.directory]
         assert after.data_servers.stopped == after.data_servers.wiped == []
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(("name", "title", "retaken"), [("nftables", "nftables", True), ("tomorrow", "HAProxy", False)])
+def test_a_session_of_the_kernel_holds_its_ports_again_and_an_unknown_engine_is_taken_for_one_with_processes(
+    site_factory, name, title, retaken
+):
+    async def work():
+        before = site_factory()
+        session = await before.open("one")
+        before.journal.put(dataclasses.replace(session.record(), engine=name))
+        await before.registry.close()
+        after = site_factory(data_servers=before.data_servers)
+        # What ends rules in the kernel ends no process.
+        after.engine = find_engine("nftables")
+        await after.recover()
+        (found,) = after.registry.sessions()
+        assert (found.state, found.engine.title, found.reservation.retaken) == (SessionState.ACTIVE, title, retaken)
 
     asyncio.run(work())
