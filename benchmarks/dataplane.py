@@ -1,7 +1,7 @@
 """Measures the data servers, and writes `results.json` and `results.svg`. It needs root.
 
 Application, gateway, gateway and target are network namespaces of this machine. Each round measures everybody once, in
-turn; a figure is the median of the rounds. The full measurement takes about 15 minutes.
+turn; a figure is the median of the rounds. The full measurement takes about 10 minutes.
 
     sudo .venv/bin/python benchmarks/dataplane.py
     sudo .venv/bin/python benchmarks/dataplane.py --engine haproxy --connections 1 --runs 2 --seconds 1
@@ -128,8 +128,8 @@ def _options() -> argparse.Namespace:
         help="measure this one alone, and whom it is compared with; repeat it",
     )
     parser.add_argument("--connections", type=int, action="append", help="1, 8 and 64 if it is not said; repeat it")
-    parser.add_argument("--runs", type=int, default=7, help=f"rounds, 7 if it is not said; goals want {ENOUGH}")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each throughput run, 3 if it is not said")
+    parser.add_argument("--runs", type=int, default=5, help=f"rounds, 5 if it is not said; goals want {ENOUGH}")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each throughput run, 2 if it is not said")
     parser.add_argument(
         "--output", type=Path, help=f"where to; {RESULTS.name} if everything is measured, else nothing is written"
     )

@@ -25,7 +25,7 @@ from scistream.engines import Plan, Route
 from scistream.engines.marks import ProcessMark
 from scistream.engines.nftables import NFTables
 from scistream.errors import SciStreamError
-from scistream.terms import Direction, Uid
+from scistream.terms import Direction, Encryption, Uid
 
 _PORT: Final = 5201
 _FIRST: Final = 20000
@@ -37,7 +37,7 @@ def _plan(network: Network, directory: Path, number: int) -> Plan:
     route = Route(
         Endpoint(network.outbound_gateway.addresses[0], _FIRST + number), Endpoint(network.target.addresses[0], _PORT)
     )
-    return Plan(Uid(f"s{number}"), Direction.OUTBOUND, (route,), directory, f"s{number}")
+    return Plan(Uid(f"s{number}"), Direction.OUTBOUND, (route,), directory, f"s{number}", encryption=Encryption.NONE)
 
 
 class Gateway:

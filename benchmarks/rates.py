@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import secrets
@@ -59,6 +58,7 @@ CONTENDERS: Final = (
     Contender("haproxy"),
     Contender("haproxy", Encryption.TLS),
     Contender("nginx"),
+    Contender("stunnel", Encryption.TLS_PSK),
     Contender("nftables"),
     Contender("nginx", transport=Transport.UDP),
     Contender("nftables", transport=Transport.UDP),
@@ -140,8 +140,17 @@ def standing(contender: Contender, mbps: int) -> Iterator[Stream]:
             directory = place / direction.value
             directory.mkdir(mode=0o700)
             uid = Uid("rates")
-            plan = Plan(uid, direction, (route,), directory, uid, key, contender.encryption, contender.transport)
-            plan = dataclasses.replace(plan, rate=mbps * 1000 if direction is Direction.OUTBOUND else 0)
+            plan = Plan(
+                uid,
+                direction,
+                (route,),
+                directory,
+                uid,
+                key,
+                contender.transport,
+                rate=mbps * 1000 if direction is Direction.OUTBOUND else 0,
+                encryption=contender.encryption,
+            )
             stack.enter_context(_started(engine, plan, host))
         yield Stream(network, plan)
 
@@ -243,6 +252,14 @@ def _measure(contender: Contender, mbps: int, group: Sequence[Case], seconds: fl
                 run_free(stream, case, seconds)
 
 
+def earlier(output: Path, only: str) -> dict[str, list[dict[str, Any]]]:
+    """What stays of the file where some engines alone are measured: the rows of the others, and the costs."""
+    if not only or not output.exists():
+        return {"rates": [], "costs": []}
+    told = json.loads(output.read_text())
+    return {"rates": [row for row in told["rates"] if only not in row["engine"]], "costs": told["costs"]}
+
+
 def _say(words: str) -> None:
     sys.stderr.write(words + "\n")
 
@@ -251,15 +268,17 @@ def main() -> int:
     """Measure, write, say what does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short and once: proves that this still works")
-    parser.add_argument("--only", default="", help="the engines with this in their name")
+    parser.add_argument("--only", default="", help="the engines with this in their name; the rows of the others stay")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("rates.json"))
     options = parser.parse_args()
     rounds, seconds, sessions = (1, 2, 20) if options.quick else (5, 5, 1000)
     rows: list[dict[str, Any]] = []
+    before = earlier(options.output, options.only)
 
     def write(found: list[Case], costs: Sequence[dict[str, Any]] = ()) -> None:
         rows[:] = [case.row() for case in found] or rows
-        options.output.write_text(json.dumps({"rates": rows, "costs": list(costs)}, indent=1) + "\n")
+        told = {"rates": [*before["rates"], *rows], "costs": [*before["costs"], *costs]}
+        options.output.write_text(json.dumps(told, indent=1) + "\n")
 
     failures = measure(rounds, seconds, options.only, write)
     if not options.only:

@@ -18,7 +18,7 @@ from scistream.addresses import Endpoint
 from scistream.demo.network import Host, Network
 from scistream.engines import shaping
 from scistream.engines.base import Plan, Route
-from scistream.terms import Direction, Uid
+from scistream.terms import Direction, Encryption, Uid
 
 __all__ = ["CONNECTIONS", "PORT", "iperf3", "median", "others", "set_up"]
 
@@ -58,7 +58,7 @@ def others(seconds: float, rounds: int) -> list[dict[str, Any]]:
         gateway, target = network.outbound_gateway, network.target.addresses[0]
         route = Route(Endpoint(gateway.addresses[0], PORT), Endpoint(target, PORT))
         uid = Uid("idle")
-        plan = Plan(uid, Direction.OUTBOUND, (route,), Path(place), uid, rate=1000)
+        plan = Plan(uid, Direction.OUTBOUND, (route,), Path(place), uid, rate=1000, encryption=Encryption.NONE)
         for number, kept in [(n, kept) for _ in range(rounds) for n in CONNECTIONS for kept in (False, True)]:
             with _held(plan, gateway) if kept else contextlib.nullcontext():
                 run = iperf3(network, gateway, target, seconds, "--parallel", str(number))
@@ -92,7 +92,10 @@ def set_up(sessions: int) -> list[dict[str, Any]]:
     with Network("rates") as network, tempfile.TemporaryDirectory() as place, network.outbound_gateway.entered():
         route = Route(Endpoint("198.18.1.2", PORT), Endpoint("198.18.2.2", PORT))
         uids = [Uid(f"rates-{number}") for number in range(sessions)]
-        plans = [Plan(uid, Direction.OUTBOUND, (route,), Path(place), uid, rate=1000) for uid in uids]
+        plans = [
+            Plan(uid, Direction.OUTBOUND, (route,), Path(place), uid, rate=1000, encryption=Encryption.NONE)
+            for uid in uids
+        ]
         put_in, taken_out = asyncio.run(_set_up(plans))
     few = min(10, sessions)
     last = slice(-few, None)

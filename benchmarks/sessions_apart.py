@@ -70,7 +70,7 @@ class Arrangement(abc.ABC):
         uid = Uid(f"s{number}")
         route = Route(Endpoint(self._host, _FIRST_PORT + number), self._target)
         key = secrets.token_bytes(SESSION_KEY_SIZE)
-        return Plan(uid, Direction.INBOUND, (route,), self._directory, uid, key, self.kind.encryption)
+        return Plan(uid, Direction.INBOUND, (route,), self._directory, uid, key, encryption=self.kind.encryption)
 
     async def add(self) -> None:
         """One more session; back when its entry point accepts."""

@@ -192,7 +192,7 @@ def stream(
             home = directory / direction.value
             home.mkdir(exist_ok=True)
             route = Route(Endpoint(host, next(_ports)), to)
-            plan = Plan(uid, direction, (route,), home, uid, key, carrier.encryption, carrier.transport)
+            plan = Plan(uid, direction, (route,), home, uid, key, carrier.transport, encryption=carrier.encryption)
             engine = place.engines.setdefault((carrier, direction), carrier.at(direction))
             made = Gateway(engine, plan, place, place.run(engine.start(plan)))
             stack.callback(made.run, engine.stop)

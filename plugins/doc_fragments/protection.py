@@ -15,13 +15,14 @@ options:
       - What protects the bytes between the two gateways.
       - V(tls) is TLS 1.3, where each gateway proves itself to the other with what exists for this session only.
       - V(none) leaves the bytes readable on their way. Every status says so.
-      - By default V(tls). An outbound session with a ticket has what its inbound one has.
+      - By default V(tls). An outbound session with a ticket has what its inbound one has, V(none) as well.
     type: str
     choices: [tls, none]
   legacy_psk:
     description:
       - Authenticate as the deployed Stunnel does, by a key that is no secret, and encrypt nothing.
       - Only for a stream whose other end is a deployed gateway. Refused where both ends are known not to be.
+      - An outbound session needs it even where its ticket says as much, and is refused without it.
     type: bool
     default: false
   transport:

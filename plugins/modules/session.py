@@ -73,6 +73,7 @@ options:
       - It holds the key that the two gateways share, where the stream is encrypted.
       - Without this option it is kept where the module runs, in C(scistream/tickets) in the user's state directory
         (E(XDG_STATE_HOME), else C(~/.local/state)), named by the uid. The same user's outbound session finds it there.
+      - The kept ticket of a session with the same name on another control server is not overwritten. The task fails.
     type: path
 extends_documentation_fragment:
   - scistream.core.attributes
@@ -218,8 +219,8 @@ session:
       sample: haproxy
     encryption:
       description: What protects the bytes between the two gateways. V(tls) is TLS 1.3 with a certificate each way,
-        V(tls-psk) TLS 1.3 with a key. With V(none) and V(legacy-psk) nothing is encrypted. Empty as
-        RV(session.engine) is.
+        V(tls-psk) TLS 1.3 with a key. With V(none) and V(legacy-psk) nothing is encrypted. Of a control server that
+        speaks the old protocol only, it is what was asked for.
       returned: success
       type: str
       sample: tls
@@ -280,7 +281,7 @@ session:
           type: int
           sample: 5368709120
         refused_peers:
-          description: Peers that were turned away because they did not prove themselves.
+          description: Peers that were turned away because they did not prove themselves or are not among the sources.
           returned: success
           type: int
           sample: 0

@@ -168,7 +168,7 @@ sessions:
           type: int
           sample: 5368709120
         refused_peers:
-          description: Peers that were turned away because they did not prove themselves.
+          description: Peers that were turned away because they did not prove themselves or are not among the sources.
           returned: success
           type: int
           sample: 0

@@ -11,13 +11,24 @@ from typing import Self
 from scistream.errors import Code, SciStreamError, one_line
 from scistream.terms import MAX_CONNECTIONS
 
-__all__ = ["Endpoint", "Network", "PortRange", "parse_endpoints", "parse_host", "parse_networks", "parse_ports"]
+__all__ = [
+    "Endpoint",
+    "Network",
+    "PortRange",
+    "collapsed",
+    "parse_endpoints",
+    "parse_host",
+    "parse_networks",
+    "parse_ports",
+]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # RFC 1123, section 2.1: labels of letters, digits and inner hyphens; underscores occur in real inventories.
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,5}", re.ASCII)
+# The resolver reads 0x7f.1 and 0x7f000001 as 127.0.0.1.
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*", re.ASCII)
 _MAX_HOST = 253
 # Each is a rule that every new connection is held against.
 _MAX_NETWORKS = 256
@@ -36,7 +47,7 @@ def parse_host(text: str) -> str:
         pass
     labels = text.removesuffix(".").split(".")
     # A name whose last label is a number is a mistyped IPv4 address (RFC 3696, section 2).
-    if len(text) > _MAX_HOST or labels[-1].isdigit() or not all(_LABEL.fullmatch(label) for label in labels):
+    if len(text) > _MAX_HOST or _NUMBER.fullmatch(labels[-1]) or not all(_LABEL.fullmatch(label) for label in labels):
         raise SciStreamError(Code.BAD_ADDRESS, address=text, reason="the host is neither a name nor an IP address")
     return text.lower()
 
@@ -90,6 +101,12 @@ def parse_networks(text: str) -> tuple[Network, ...]:
         raise SciStreamError(Code.BAD_SOURCES, sources=one_line(text, 64), reason=f"it has more than {_MAX_NETWORKS}")
     networks = {_parse_network(word) for word in words}
     return tuple(sorted(networks, key=lambda network: (network.version, network)))
+
+
+def collapsed(networks: Iterable[Network], version: int) -> list[Network]:
+    """Those of one IP version, none of which overlaps another: packet filters take no others."""
+    own = [each for each in networks if each.version == version]
+    return list(ipaddress.collapse_addresses(own))  # type: ignore[type-var]
 
 
 def _parse_network(text: str) -> Network:

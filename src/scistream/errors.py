@@ -94,8 +94,10 @@ class Code(enum.StrEnum):
     INTERNAL = "INTERNAL"
     JOURNAL_DAMAGED = "JOURNAL_DAMAGED"
     JOURNAL_UNREADABLE = "JOURNAL_UNREADABLE"
+    KEPT_TICKET_ELSEWHERE = "KEPT_TICKET_ELSEWHERE"
     LEFT_BEHIND = "LEFT_BEHIND"
     LEGACY_PSK_REFUSED = "LEGACY_PSK_REFUSED"
+    LEGACY_PSK_UNASKED = "LEGACY_PSK_UNASKED"
     LISTEN_ADDRESS_FOREIGN = "LISTEN_ADDRESS_FOREIGN"
     LOGIN_FAILED = "LOGIN_FAILED"
     LOGIN_WANTED = "LOGIN_WANTED"
@@ -103,6 +105,7 @@ class Code(enum.StrEnum):
     NETWORK_UNAVAILABLE = "NETWORK_UNAVAILABLE"
     NOT_OWNER = "NOT_OWNER"
     NOT_RUNNING = "NOT_RUNNING"
+    NO_CERTIFICATES = "NO_CERTIFICATES"
     NO_TARGETS = "NO_TARGETS"
     OLD_CLIENT_REFUSED = "OLD_CLIENT_REFUSED"
     OLD_CONTROL_SERVER = "OLD_CONTROL_SERVER"
@@ -538,6 +541,13 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "start the version that wrote it, or set the file's owner and mode right (0600)",
         *_STATE,
     ),
+    Code.KEPT_TICKET_ELSEWHERE: Entry(
+        "the ticket {path} is of session {uid} on {server}, and another session's would take its place",
+        "a session of the same name was opened on that control server; its ticket is kept until it is released there",
+        "release that one: s2uc release {uid} --s2cs {server} (where that control server is gone, remove the file); or "
+        "name another file for the new one's: --ticket FILE (module: ticket)",
+        *_STATE,
+    ),
     Code.LEFT_BEHIND: Entry(
         "left behind: {what}",
         "something outlived its end, or another program uses the same directory or ports",
@@ -549,6 +559,15 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "it authenticates as the deployed Stunnel does, by a key that is no secret, and encrypts nothing; it is there "
         "for streams whose other end is a deployed gateway",
         "leave --legacy-psk out (module: legacy_psk), at both ends: the stream is encrypted then",
+        *_UNSUPPORTED,
+    ),
+    Code.LEGACY_PSK_UNASKED: Entry(
+        "session {uid} is not opened: its ticket says encryption legacy-psk, and nobody asked for that by its name "
+        "here",
+        "the inbound end is a deployed gateway, or was opened as if it were one: it encrypts nothing, and its key is "
+        "no secret; a ticket is the other facility's word, and does not decide that for this one",
+        "where the bytes may be read on their way, say --legacy-psk as well (module: legacy_psk: true); where not, "
+        "have the inbound end opened anew without it, and take its new ticket",
         *_UNSUPPORTED,
     ),
     Code.LISTEN_ADDRESS_FOREIGN: Entry(
@@ -595,6 +614,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "name its --state-directory where it has another; or start one: s2cs start --help",
         *_STATE,
     ),
+    Code.NO_CERTIFICATES: Entry(
+        "session {uid} has no certificates that could be renewed: its encryption is {encryption}",
+        "only sessions with encryption tls prove themselves with certificates",
+        "leave it as it is; a pre-shared key lasts as long as its session",
+        *_STATE,
+    ),
     Code.NO_TARGETS: Entry(
         "session {uid} has no targets",
         "an update has to name what the data servers connect to",
@@ -604,7 +629,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.OLD_CLIENT_REFUSED: Entry(
         "session {uid} is asked for by a client that cannot say whether its bytes are to be encrypted between the "
-        "gateways, and this control server refuses those (old_clients = refuse)",
+        "gateways, and this control server refuses those (old_clients = {setting})",
         "the client is a deployed one; it knows of no encryption",
         "use s2uc of this project; or ask the gateway's operator to set old_clients = plain (s2cs --old-clients "
         "plain), with which such sessions are not encrypted",
@@ -638,7 +663,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.PATH_BROKEN: Entry(
         "a connection to entry point {entry_point} was {ending}: it does not reach the target",
         "no application listens at the target, the other end's session is gone, or a firewall is between the gateways",
-        "start the application; see the inbound end with s2uc status on its own control server; then try again",
+        "start the application; see the inbound end with s2uc status on its own control server, and where its session "
+        "is gone, open it anew, and take its new ticket; then try again",
         *_CONNECTION,
     ),
     Code.PLAIN_TEXT_SERVER: Entry(

@@ -51,6 +51,19 @@ def test_a_percentile_of_three_hundred_is_the_one_of_its_rank(figures, share, ra
     assert figures.percentile(share)(range(300, 0, -1)) == rank
 
 
+def test_the_rates_of_one_engine_leave_the_rows_of_the_others(tmp_path):
+    there = {"rates": [{"engine": "haproxy"}, {"engine": "stunnel"}], "costs": [{"name": "set up"}]}
+    (tmp_path / "rates.json").write_text(json.dumps(there))
+    code = "import json, pathlib, sys, rates; print(json.dumps(rates.earlier(pathlib.Path(sys.argv[1]), sys.argv[2])))"
+
+    def kept(only: str) -> dict:
+        command = [sys.executable, "-c", code, str(tmp_path / "rates.json"), only]
+        return json.loads(subprocess.run(command, cwd=_SCRIPT.parent, check=True, capture_output=True).stdout)
+
+    assert kept("stunnel") == {"rates": [{"engine": "haproxy"}], "costs": [{"name": "set up"}]}
+    assert kept("") == {"rates": [], "costs": []}
+
+
 def _start(tmp_path: Path) -> subprocess.Popen[str]:
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -18,6 +18,7 @@ from old_protocol import OldControlServer
 from scistream import certificates
 from scistream.addresses import Endpoint
 from scistream.client import (
+    Action,
     Connection,
     ControlServer,
     SessionRequest,
@@ -146,8 +147,22 @@ def test_the_ticket_of_an_old_server_says_what_the_other_end_has_to_have(
 ) -> None:
     _, connection = old
     ensure_session(connection, dataclasses.replace(_inbound(), encryption=encryption), ticket=tmp_path / "t.json")
-    request = SessionRequest.of_ticket(tickets.read(tmp_path / "t.json"))
+    request = SessionRequest.of_ticket(tickets.read(tmp_path / "t.json"), encryption=encryption)
     assert (request.encryption, request.other_is_ours, request.key) == (encryption, False, None)
+
+
+def test_u01_u02_a_session_of_another_encryption_than_its_ticket_tells_is_opened_anew(
+    old: tuple[OldControlServer, Connection], tmp_path: Path
+) -> None:
+    server, connection = old
+    ticket = tmp_path / "t.json"
+    legacy = dataclasses.replace(_inbound(), encryption=Encryption.LEGACY_PSK)
+    for request, action in ((_inbound(), Action.OPENED), (legacy, Action.REOPENED), (legacy, Action.NOTHING)):
+        told = ensure_session(connection, request, ticket=ticket)
+        assert told.session
+        assert (told.action, told.session.encryption) == (action, request.encryption.value)
+        assert len(told.session.warnings) == 1
+    assert (server.uids, tickets.read(ticket).encryption) == ({_UID}, Encryption.LEGACY_PSK)
 
 
 def test_u30_u31_the_hello_that_an_old_server_does_not_expect_yet_is_repeated(pair: tuple[Path, Path]) -> None:

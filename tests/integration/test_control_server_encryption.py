@@ -179,7 +179,7 @@ def test_u01_u02_streams_are_encrypted_by_default_told_as_negotiated_and_certifi
         with pytest.raises(SciStreamError) as caught:
             inbound.connection.renew_certificates(Uid(UID))
         assert caught.value.code is Code.ENGINE_CANNOT
-        assert "encryption tls-psk has no certificates" in str(caught.value)
+        assert "no certificates that could be renewed: its encryption is tls-psk" in str(caught.value)
     stream.goes_on()
     end_whole(stream, target)
     if inner == "nginx":

@@ -69,6 +69,11 @@ def test_a_uid_that_is_taken_is_the_session_that_is_there(
     assert run.code == 0, run.output
     assert [one.changed for one in run.results] == [True, False, True, False]
     assert run.named("second")["session"]["entry_points"] == run.named("first")["session"]["entry_points"]
+    for name in ("first", "second"):
+        session = run.named(name)["session"]
+        assert (session["encryption"], session["engine"]) == ("none", "")
+        assert "encryption none was asked for; of its control server that is all" in session["warnings"][0]
+    assert "outbound session beam: nothing protects the bytes between the gateways" in run.output
     assert server.uids == set()
 
 

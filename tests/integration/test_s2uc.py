@@ -354,7 +354,10 @@ def test_an_old_server_is_used_as_ours_is(tools: Tools, certificate_factory, ech
         channel = ["--s2cs", str(server.address), "--server_cert", str(files.certificate)]
         target = ["--remote_ip", echo_target.address, "--receiver_ports", str(echo_target.port)]
         out, err = tools.run("s2uc", "inbound-request", "--mock", "True", _PLAIN, *target, *channel)
-        assert err == ""
+        assert "(NOT encrypted between the gateways, as was asked for: it does not tell)." in out
+        assert err.startswith("s2uc: warning: nothing protects the bytes between the gateways: encryption none was")
+        assert err.endswith("it speaks the old protocol only, and does not tell what it has\n")
+        assert f"s2uc outbound-request {_MOCK} {listeners_in(out)} --encryption none --s2cs" in out
         assert round_trip(listeners_in(out), b"by the old protocol") == b"by the old protocol"
         tools.run("s2uc", "release", _MOCK, *channel)
         assert tools.fail(ExitCode.SESSION, "s2uc", "release", _MOCK, *channel).endswith("[UID_UNKNOWN]\n")
@@ -374,7 +377,9 @@ def test_u02_a_deployed_server_is_not_asked_for_what_it_cannot_protect(
         assert err.endswith(f"[{code}]\n")
         assert ("say --encryption none" in err) == ("tls" in wish[0])
         assert server.calls == []
-        tools.run("s2uc", "inbound-request", *words, "--legacy-psk", "--ticket=t.json")
+        out, err = tools.run("s2uc", "inbound-request", *words, "--legacy-psk", "--ticket=t.json")
+        assert "is no secret: legacy-psk was asked for; of its control server that is all that is known" in err
+        assert "s2uc outbound-request --ticket t.json --legacy-psk --s2cs" in out
         # Its ticket tells the other end, which may be one of ours.
         assert json.loads((tools.directory / "t.json").read_text())["encryption"] == "legacy-psk"
 
@@ -668,3 +673,9 @@ def test_a_reader_that_goes_away_is_no_traceback(tools: Tools) -> None:
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     os.close(writing)
     assert "Traceback" not in done.stderr
+
+
+def test_u63_verify_is_refused_for_udp_which_has_no_connections_to_try(tools: Tools):
+    words = ("outbound-request", "one", "127.0.20.9:5100", "--transport=udp", "--encryption=none", "--verify")
+    told = tools.fail(ExitCode.BAD_INPUT, "s2uc", *words)
+    assert "--verify tries connections, and UDP has none" in told

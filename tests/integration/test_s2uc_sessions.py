@@ -385,6 +385,20 @@ def test_u52_a_path_that_leads_nowhere_is_no_session(tools: Tools, gateway) -> N
     assert uids(server) == []
 
 
+def test_u52_a_kept_ticket_whose_session_is_gone_leads_to_words_that_name_the_cure(tools: Tools, gateway) -> None:
+    server = gateway()
+    named = ["--name=shift", "--s2cs", server.endpoint]
+    tools.run("s2uc", "inbound-request", "--num-conn=1", "--lease=1", *named)
+    wait_for(lambda: uids(server) == [])
+    err = tools.fail(ExitCode.CONNECTION, "s2uc", "outbound-request", "--verify", *named)
+    assert "where its session is gone, open it anew, and take its new ticket" in err
+    assert err.endswith("[PATH_BROKEN]\n")
+    # What is kept stands in nobody's way, and goes with the word for it.
+    out, _ = tools.run("s2uc", "inbound-request", "--num-conn=1", *named)
+    assert "Ticket: " in out
+    assert "is removed." in tools.run("s2uc", "release", *named)[0]
+
+
 def test_u53_an_outbound_session_has_the_ports_that_were_named(tools: Tools, opened, round_trip) -> None:
     server, _, entry_point = opened
     channel = ["--s2cs", server.endpoint, _PLAIN]

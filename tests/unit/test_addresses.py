@@ -136,3 +136,10 @@ def test_bad_port_range_is_named_with_its_reason(text: str, reason: str) -> None
     with pytest.raises(SciStreamError, match=reason) as caught:
         PortRange.parse(text)
     assert caught.value.code is Code.BAD_PORT_RANGE
+
+
+@pytest.mark.parametrize("text", ["0x7f000001:22", "0x7f.0x1:22", "127.0x1:22", "0X7F000001:22", "a.0x:22"])
+def test_a_name_that_resolvers_read_as_an_address_in_disguise_is_none(text):
+    with pytest.raises(SciStreamError) as caught:
+        Endpoint.parse(text)
+    assert caught.value.code is Code.BAD_ADDRESS

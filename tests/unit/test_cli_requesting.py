@@ -156,8 +156,53 @@ def test_what_contradicts_the_ticket_is_refused(asked: Asked) -> None:
     _refusal(asked, Code.ENCRYPTION_MISMATCH, *words, defaults='encryption = "tls"')
 
 
-def test_legacy_psk_goes_with_the_ticket_of_a_deployed_end(asked: Asked) -> None:
-    _keep(key=None, encryption=Encryption.LEGACY_PSK, deployed=True)
-    for words in ([], ["--legacy-psk"]):
-        request = asked("outbound-request", _UID, *words)
-        assert (request.encryption, request.other_is_ours) == (Encryption.LEGACY_PSK, False)
+_LEGACY_DEFAULT = "legacy-psk = true"
+
+
+def test_u01_legacy_psk_goes_with_the_ticket_of_a_deployed_end_where_it_is_said(asked: Asked) -> None:
+    place = str(_keep(key=None, encryption=Encryption.LEGACY_PSK, deployed=True))
+    for words in ([_UID], ["--ticket", place]):
+        for said, defaults in (["--legacy-psk"], ""), ([], _LEGACY_DEFAULT):
+            request = asked("outbound-request", *words, *said, defaults=defaults)
+            assert (request.encryption, request.other_is_ours) == (Encryption.LEGACY_PSK, False)
+        for defaults in ("", 'encryption = "none"'):
+            told = _refusal(asked, Code.LEGACY_PSK_UNASKED, "outbound-request", *words, defaults=defaults)
+            assert "say --legacy-psk as well" in told
+
+
+@pytest.mark.parametrize(
+    ("defaults", "said", "taken"),
+    [
+        (_LEGACY_DEFAULT, "--encryption=tls", Encryption.TLS),
+        (_LEGACY_DEFAULT, "--encryption=none", Encryption.NONE),
+        ('encryption = "none"', "--legacy-psk", Encryption.LEGACY_PSK),
+        ('encryption = "tls"', "--legacy-psk", Encryption.LEGACY_PSK),
+    ],
+)
+def test_the_command_lines_word_wins_over_the_files(asked: Asked, defaults: str, said: str, taken: Encryption) -> None:
+    assert asked("inbound-request", said, defaults=defaults).encryption is taken
+    assert asked("outbound-request", _UID, "192.0.2.7:1", "--encryption=none", defaults=_LEGACY_DEFAULT).key is None
+
+
+@pytest.mark.parametrize(("words", "defaults"), [(["--legacy-psk", "--encryption=tls"], ""), ([], "both")])
+def test_two_wishes_of_one_place_are_refused(asked: Asked, words: list[str], defaults: str) -> None:
+    both = f'{_LEGACY_DEFAULT}\nencryption = "none"' if defaults else ""
+    with pytest.raises(click.UsageError, match="--legacy-psk and --encryption are two wishes; say one of them"):
+        asked("inbound-request", *words, defaults=both)
+
+
+@pytest.mark.parametrize("encryption", [Encryption.NONE, Encryption.TLS, Encryption.TLS_PSK])
+def test_what_a_ticket_says_wins_over_a_users_defaults(asked: Asked, encryption: Encryption) -> None:
+    _keep(key=_KEY if encryption.needs_key else None, encryption=encryption)
+    for defaults in (_LEGACY_DEFAULT, 'encryption = "none"', 'transport = "udp"'):
+        request = asked("outbound-request", _UID, defaults=defaults)
+        assert (request.encryption, request.transport) == (encryption, Transport.TCP)
+    _keep(key=None, encryption=Encryption.NONE, transport=Transport.UDP)
+    assert asked("outbound-request", _UID, defaults='transport = "tcp"').transport is Transport.UDP
+    _refusal(asked, Code.BAD_TICKET, "outbound-request", _UID, "--transport=tcp")
+
+
+def test_u02_who_wrote_tls_down_is_not_given_less_by_a_ticket(asked: Asked) -> None:
+    _keep(key=None, encryption=Encryption.NONE)
+    _refusal(asked, Code.ENCRYPTION_MISMATCH, "outbound-request", _UID, defaults='encryption = "tls"')
+    assert asked("outbound-request", _UID, "--encryption=none", defaults='encryption = "tls"').key is None

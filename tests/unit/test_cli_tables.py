@@ -96,8 +96,12 @@ def test_a_card_tells_everything_that_is_known() -> None:
         ({}, {"encryption": "NOT ENCRYPTED", "transport": "tcp"}),
         ({"encryption": "legacy-psk"}, {"encryption": "NOT ENCRYPTED (legacy-psk)"}),
         (
-            {"encryption": "tls"},
+            {"encryption": "tls", "traffic": Traffic()},
             {"encryption": "tls", "cipher": "not negotiated yet", "peer": "not negotiated yet"},
+        ),
+        (
+            {"encryption": "tls", "traffic": Traffic(0, 1, 7, 7)},
+            {"cipher": "not told by this engine here, or no", "peer": "not told by this engine here, or no"},
         ),
         (
             {"encryption": "tls", "cipher": "TLS_AES_128_GCM_SHA256", "peer": "inbound abc"},

@@ -255,7 +255,6 @@ def test_an_inbound_session_that_is_encrypted_is_as_wished_in_whatever_way() -> 
         ({}, {"sources": parse_networks("192.0.2.0/24,::1")}, "sources all, not 192.0.2.0/24, ::1/128"),
         ({"sources": ("192.0.2.0/24",)}, {}, "sources 192.0.2.0/24, not all"),
         ({}, {"half_close": True}, "half-close False, not True"),
-        ({"half_close": True}, {}, "half-close True, not False"),
     ],
 )
 def test_how_bytes_are_carried_is_a_difference_that_opens_anew(
@@ -263,6 +262,12 @@ def test_how_bytes_are_carried_is_a_difference_that_opens_anew(
 ) -> None:
     decision = decide(Wish(dataclasses.replace(_REQUEST, **wished)), dataclasses.replace(_SESSION, **there))
     assert (decision.action, decision.differences) == (Action.REOPENED, (words,))
+
+
+def test_a_session_that_keeps_more_than_was_wished_for_is_left_alone() -> None:
+    there = dataclasses.replace(_SESSION, half_close=True)
+    assert decide(Wish(_REQUEST), there).action is Action.NOTHING
+    assert decide(Wish(dataclasses.replace(_REQUEST, half_close=True)), there).action is Action.NOTHING
 
 
 def test_u57_a_rate_that_nobody_asked_for_is_no_difference() -> None:

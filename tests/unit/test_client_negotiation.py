@@ -15,7 +15,7 @@ from scistream.client.facts import read_facts
 from scistream.client.negotiation import await_session, open_session, register, release_session
 from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session
-from scistream.client.tickets import Ticket
+from scistream.client.tickets import Ticket, of_session
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import operations_pb2 as wire
 from scistream.terms import Direction, Encryption, Transport, Uid
@@ -315,7 +315,7 @@ def _ticket(encryption: Encryption | None, **changes: Any) -> Ticket:
         (Encryption.TLS_PSK, Encryption.TLS, Encryption.TLS_PSK),
         (Encryption.NONE, None, Encryption.NONE),
         (Encryption.NONE, Encryption.NONE, Encryption.NONE),
-        (Encryption.LEGACY_PSK, None, Encryption.LEGACY_PSK),
+        (Encryption.LEGACY_PSK, Encryption.LEGACY_PSK, Encryption.LEGACY_PSK),
         (None, None, Encryption.TLS),
         (None, Encryption.NONE, Encryption.NONE),
     ],
@@ -349,6 +349,16 @@ def test_u01_legacy_psk_is_refused_with_a_ticket_of_ours(told: Encryption) -> No
     assert caught.value.code is Code.LEGACY_PSK_REFUSED
     assert f"its ticket says encryption {told.value}" in caught.value.seen
     assert "leave --legacy-psk out" in caught.value.remedy
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_u01_a_ticket_alone_does_not_open_the_legacy_form(deployed: bool) -> None:
+    with pytest.raises(SciStreamError) as caught:
+        SessionRequest.of_ticket(_ticket(Encryption.LEGACY_PSK, deployed=deployed))
+    assert caught.value.code is Code.LEGACY_PSK_UNASKED
+    assert "session abc is not opened: its ticket says encryption legacy-psk" in caught.value.seen
+    assert "nobody asked for that by its name here" in caught.value.seen
+    assert "say --legacy-psk as well (module: legacy_psk: true)" in caught.value.remedy
 
 
 def test_a_ticket_brings_its_transport_along() -> None:
@@ -485,6 +495,24 @@ def test_u02_a_deployed_control_server_cannot_encrypt_and_that_is_said() -> None
     assert "--legacy-psk where it runs Stunnel" in caught.value.remedy
     assert server.calls == []
     assert _open(_Server(), encryption=Encryption.LEGACY_PSK).is_active
+
+
+@pytest.mark.parametrize(
+    ("encryption", "words"),
+    [
+        (Encryption.NONE, "nothing protects the bytes between the gateways: encryption none was asked for"),
+        (Encryption.LEGACY_PSK, "nothing is encrypted between the gateways, and the key that they know each other by"),
+    ],
+)
+def test_u01_u02_a_session_that_a_deployed_server_does_not_describe_tells_what_was_asked_for(
+    encryption: Encryption, words: str
+) -> None:
+    session = _open(_Server(), encryption=encryption)
+    assert (session.encryption, session.is_untold, session.is_readable) == (encryption.value, True, True)
+    assert session.warnings[0].startswith(words)
+    assert "it speaks the old protocol only, and does not tell what it has" in session.warnings[0]
+    ticket = of_session(session, control_server=Endpoint("gateway.example", 5000))
+    assert (ticket.encryption, ticket.deployed) == (encryption, True)
 
 
 def test_u01_legacy_psk_between_two_of_ours_is_refused() -> None:

@@ -38,11 +38,11 @@ def test_the_table_says_what_the_engine_declares(engine):
 @pytest.mark.parametrize(
     ("name", "wishes", "feature"),
     [
-        ("haproxy", Wishes(transport=Transport.UDP), Feature.UDP),
-        ("stunnel", Wishes(), Feature.PLAIN),
-        ("stunnel", Wishes(Encryption.TLS, half_close=True), Feature.HALF_CLOSE),
-        ("nftables", Wishes(Encryption.TLS), Feature.TLS),
-        ("haproxy", Wishes(Encryption.LEGACY_PSK), Feature.LEGACY_PSK),
+        ("haproxy", Wishes(encryption=Encryption.NONE, transport=Transport.UDP), Feature.UDP),
+        ("stunnel", Wishes(encryption=Encryption.NONE), Feature.PLAIN),
+        ("stunnel", Wishes(encryption=Encryption.TLS, half_close=True), Feature.HALF_CLOSE),
+        ("nftables", Wishes(encryption=Encryption.TLS), Feature.TLS),
+        ("haproxy", Wishes(encryption=Encryption.LEGACY_PSK), Feature.LEGACY_PSK),
     ],
 )
 def test_u63_u72_what_an_engine_cannot_do_is_refused_with_its_line_of_the_table(able, name, wishes, feature):
@@ -57,14 +57,14 @@ def test_u63_u72_what_an_engine_cannot_do_is_refused_with_its_line_of_the_table(
 def test_u57_a_rate_is_refused_with_what_this_host_lacks(able, monkeypatch):
     monkeypatch.setattr(type(able["haproxy"]), "rate_shortfall", lambda self: "no tc here")
     with pytest.raises(SciStreamError) as caught:
-        require(able["haproxy"], Wishes(rate=True))
+        require(able["haproxy"], Wishes(encryption=Encryption.NONE, rate=True))
     assert caught.value.facts["reason"] == "no tc here"
     monkeypatch.setattr(type(able["haproxy"]), "rate_shortfall", lambda self: "")
-    require(able["haproxy"], Wishes(rate=True))
+    require(able["haproxy"], Wishes(encryption=Encryption.NONE, rate=True))
 
 
 def test_u03_a_source_list_that_the_kernel_would_keep_is_refused_with_what_this_host_lacks(able, monkeypatch):
-    stunnel, wishes = able["stunnel"], Wishes(Encryption.TLS, sources=True)
+    stunnel, wishes = able["stunnel"], Wishes(encryption=Encryption.TLS, sources=True)
     monkeypatch.setattr(guarding, "missing", lambda: "no nft here")
     with pytest.raises(SciStreamError) as caught:
         require(stunnel, wishes)
@@ -80,16 +80,16 @@ def test_u03_a_source_list_that_the_kernel_would_keep_is_refused_with_what_this_
 def test_an_engine_that_cannot_work_here_at_all_refuses_everything_with_that(able, monkeypatch):
     monkeypatch.setattr(type(able["nftables"]), "shortfall", lambda self: "no forwarding")
     with pytest.raises(SciStreamError) as caught:
-        require(able["nftables"], Wishes())
+        require(able["nftables"], Wishes(encryption=Encryption.NONE))
     assert caught.value.facts["reason"] == "no forwarding"
     assert {each.words for each in abilities(able["nftables"])} == {"no forwarding"}
 
 
 def test_udp_is_never_promised_to_be_encrypted(able):
     with pytest.raises(SciStreamError) as caught:
-        require(able["nginx"], Wishes(Encryption.TLS, Transport.UDP))
+        require(able["nginx"], Wishes(encryption=Encryption.TLS, transport=Transport.UDP))
     assert "UDP goes unencrypted" in caught.value.seen
-    require(able["nginx"], Wishes(Encryption.NONE, Transport.UDP))
+    require(able["nginx"], Wishes(encryption=Encryption.NONE, transport=Transport.UDP))
 
 
 @pytest.mark.parametrize(

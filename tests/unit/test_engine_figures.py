@@ -18,7 +18,7 @@ from scistream.engines.nginx import Nginx
 from scistream.engines.stunnel import Stunnel
 from scistream.engines.traffic import Count, Peer, Traffic
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, Uid
+from scistream.terms import Direction, Encryption, Uid
 
 UID = Uid("4a5b")
 ENTRY = Endpoint("127.0.10.1", 21990)
@@ -44,7 +44,7 @@ SERVERS_STATE = """\
 
 def plan(directory: Path = Path("/state"), direction: Direction = Direction.OUTBOUND) -> Plan:
     route = Route(ENTRY, Endpoint("192.0.2.9", 5074))
-    return Plan(UID, direction, (route,), directory, UID)
+    return Plan(UID, direction, (route,), directory, UID, encryption=Encryption.NONE)
 
 
 def test_haproxy_adds_its_frontends_up() -> None:

@@ -270,12 +270,12 @@ def test_removals_are_told_from_other_changes(kinds: list[int], expected: bool) 
         ("0000000000001000", "1", "0", ""),
         ("0000000000001000", "0", "1", ""),
         ("0000000000001000", "0", "0", "this host forwards no IPv4 packets: switch it on with sysctl -w"),
-        ("0000000000000400", "1", "1", "may not change packet filters: run it as root, or give it CAP_NET_ADMIN"),
+        ("0000000000000400", "1", "1", "has not the capability CAP_NET_ADMIN (root has it; its unit: "),
     ],
 )
 def test_what_the_host_lacks(tmp_path: Path, capabilities: str, v4: str, v6: str, words: str) -> None:
     status = tmp_path / "status"
-    status.write_text(f"Name:\tpython\nCapEff:\t{capabilities}\n")
+    status.write_text(f"Name:\tpython\nCapEff:\t{capabilities}\nCapAmb:\t{capabilities}\n")
     for name, value in (("ipv4/ip_forward", v4), ("ipv6/conf/all/forwarding", v6)):
         path = tmp_path / "net" / name
         path.parent.mkdir(parents=True)
@@ -293,9 +293,19 @@ def test_it_is_for_plain_paths_and_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         require(engine, Wishes(encryption=Encryption.TLS))
     assert caught.value.code is Code.ENGINE_CANNOT
     assert "the kernel forwards packets and encrypts nothing: ask for encryption none" in str(caught.value)
-    require(engine, Wishes(sources=True, half_close=True))
-    require(engine, Wishes(transport=Transport.UDP))
+    require(engine, Wishes(encryption=Encryption.NONE, sources=True, half_close=True))
+    require(engine, Wishes(encryption=Encryption.NONE, transport=Transport.UDP))
     monkeypatch.setattr(NFTables, "locate", lambda _: None)
     table = {each.feature: each.can for each in abilities(engine)}
     lacking = {Feature.TLS, Feature.LEGACY_PSK, Feature.RENEWAL, Feature.HANDSHAKE, Feature.RATE}
     assert {feature for feature, can in table.items() if not can} <= lacking
+
+
+@pytest.mark.parametrize("target", ["224.0.0.1", "0.0.0.0", "255.255.255.255", "240.0.0.1", "ff02::1", "::"])  # noqa: S104
+def test_what_is_no_hosts_address_is_no_target(target):
+    address = ipaddress.ip_address("198.18.2.2" if "." in target else "2001:db8::2")
+    door = Door(address, 5100, ipaddress.ip_address(target), 5074)
+    with pytest.raises(SciStreamError) as caught:
+        nft_host.require_forwarding("nftables", (door,))
+    assert caught.value.code is Code.ENGINE_CANNOT
+    assert caught.value.facts["reason"].endswith("is no host's address")

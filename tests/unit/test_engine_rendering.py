@@ -11,9 +11,10 @@ from cryptography import x509
 
 from scistream.addresses import Endpoint
 from scistream.engines import ENGINES, Installation, Plan, Route, find_engine
-from scistream.engines.base import fill, without_places
+from scistream.engines.abilities import Wishes
 from scistream.engines.host import Host
 from scistream.engines.proxy import Proxy
+from scistream.engines.texts import fill, without_places
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import SESSION_KEY_SIZE
 from scistream.terms import Direction, Encryption, Uid
@@ -44,7 +45,7 @@ def make_plan(
 ) -> Plan:
     pairs = routes or (("127.0.10.1:21000", "192.0.2.7:5074"),)
     made = tuple(Route(Endpoint.parse(entry), Endpoint.parse(target)) for entry, target in pairs)
-    return Plan(UID, direction, made, Path("/state"), UID, key, encryption)
+    return Plan(UID, direction, made, Path("/state"), UID, key, encryption=encryption)
 
 
 def files_of(name: str, plan: Plan, host: Host = HOST, version: str | None = None) -> dict[Path, str]:
@@ -107,17 +108,17 @@ def test_u07_only_canonical_addresses_make_a_route() -> None:
 
 def test_u08_a_stem_is_the_uid_and_nothing_else() -> None:
     plan = make_plan()
-    both = Plan(UID, Direction.OUTBOUND, plan.routes, plan.directory, f"{UID}.outbound")
+    both = Plan(UID, Direction.OUTBOUND, plan.routes, plan.directory, f"{UID}.outbound", encryption=Encryption.NONE)
     assert both.path("log") == Path(f"/state/{UID}.outbound.log")
     for stem in ("../x", f"{UID}.inbound", "", f"{UID}/x"):
         with pytest.raises(SciStreamError) as caught:
-            Plan(UID, Direction.OUTBOUND, plan.routes, plan.directory, stem)
+            Plan(UID, Direction.OUTBOUND, plan.routes, plan.directory, stem, encryption=Encryption.NONE)
         assert caught.value.code is Code.BAD_UID
 
 
 def test_u32_a_plan_has_routes() -> None:
     with pytest.raises(SciStreamError) as caught:
-        Plan(UID, Direction.INBOUND, (), Path("/state"), UID)
+        Plan(UID, Direction.INBOUND, (), Path("/state"), UID, encryption=Encryption.NONE)
     assert caught.value.code is Code.NO_TARGETS
 
 
@@ -365,3 +366,11 @@ def test_engines_that_a_signal_drains_have_no_need_of_another_configuration() ->
     with pytest.raises(SciStreamError, match="cannot stop accepting alone") as caught:
         PROXIES["nginx"].deaf(make_plan(), Installation(Path("/usr/sbin/nginx"), "1.22.1", host=HOST))
     assert caught.value.code is Code.ENGINE_CANNOT
+
+
+def test_nobody_asks_for_plain_text_by_leaving_a_word_out() -> None:
+    plan = make_plan()
+    with pytest.raises(TypeError, match="encryption"):
+        Plan(UID, plan.direction, plan.routes, plan.directory, UID)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="encryption"):
+        Wishes()  # type: ignore[call-arg]

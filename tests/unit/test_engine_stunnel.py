@@ -25,7 +25,7 @@ FORMS = [Encryption.TLS_PSK, Encryption.TLS, Encryption.LEGACY_PSK]
 
 def make_plan(encryption: Encryption, direction: Direction = Direction.INBOUND, uid: str = UID) -> Plan:
     routes = (Route(Endpoint("127.0.10.1", 21000), Endpoint("192.0.2.7", 5074)),)
-    return Plan(Uid(uid), direction, routes, Path("/state"), uid, KEY, encryption)
+    return Plan(Uid(uid), direction, routes, Path("/state"), uid, KEY, encryption=encryption)
 
 
 def files(plan: Plan) -> dict[str, str]:

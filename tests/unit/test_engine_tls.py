@@ -13,12 +13,13 @@ from cryptography import x509
 from scistream.addresses import Endpoint, Network
 from scistream.certificates.sessions import gateway_name
 from scistream.engines import ENGINES, Installation, Plan, Route
-from scistream.engines.base import Handshake, SecretText
+from scistream.engines.base import Handshake
 from scistream.engines.haproxy import HAProxy, _handshake
 from scistream.engines.host import Host
 from scistream.engines.marks import ProcessMark
 from scistream.engines.nginx import Nginx
 from scistream.engines.processes import Listener, parse_listeners
+from scistream.engines.texts import SecretText
 from scistream.engines.traffic import Count, Peer, Traffic
 from scistream.errors import Code, SciStreamError
 from scistream.protocol import SESSION_KEY_SIZE
@@ -46,7 +47,7 @@ def make_plan(
     transport: Transport = Transport.TCP,
     sources: tuple[Network, ...] = (),
 ) -> Plan:
-    return Plan(uid, direction, (ROUTE,), directory, uid, key, encryption, transport, sources)
+    return Plan(uid, direction, (ROUTE,), directory, uid, key, transport, sources, encryption=encryption)
 
 
 def files(name: str, plan: Plan, host: Host = HOST, version: str | None = None) -> dict[Path, str]:
@@ -227,9 +228,9 @@ def test_u44_an_encrypted_idle_stream_is_not_cut(direction: Direction) -> None:
     inbound = direction is Direction.INBOUND
     assert ("timeout tunnel 24d" in text) == inbound
     assert ("timeout client 24d" in text) == (not inbound)
-    assert ("timeout client 30s" in text) == inbound
+    assert ("timeout client 10s" in text) == inbound
     assert "proxy_timeout 24d;" in conf("nginx", make_plan(direction))
-    assert ("ssl_handshake_timeout 30s;" in conf("nginx", make_plan(direction))) == inbound
+    assert ("ssl_handshake_timeout 10s;" in conf("nginx", make_plan(direction))) == inbound
 
 
 def test_an_older_haproxy_is_not_asked_for_words_that_it_does_not_have() -> None:

@@ -311,7 +311,9 @@ def test_a_journal_with_foreign_bytes_in_it_is_read_or_set_aside(tmp_path: Path,
         assert refusal is None or (refusal.code is Code.JOURNAL_UNREADABLE and "of version" in refusal.seen)
 
 
-_PLAN = Plan(Uid("one"), Direction.INBOUND, (Route(_SERVER, _SERVER),), Path("/nowhere"), "one")
+_PLAN = Plan(
+    Uid("one"), Direction.INBOUND, (Route(_SERVER, _SERVER),), Path("/nowhere"), "one", encryption=Encryption.NONE
+)
 _SHOW_STAT = "# pxname,svname,scur,bin,bout,dcon,dses,stot\nroute-1,FRONTEND,1,22,33,0,1,5\nGLOBAL,FRONTEND,,,,,,\n"
 _LINES = {
     "nginx": "127.0.0.1 50000 12 34 200\n",

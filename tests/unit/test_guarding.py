@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scistream.addresses import Endpoint, parse_networks
-from scistream.engines import guarding
+from scistream.engines import guarding, probing
 from scistream.engines.base import Plan, Route
 from scistream.engines.guarding_rules import (
     Door,
@@ -38,7 +38,14 @@ def plan_in(directory: Path, *ports: int) -> Plan:
     routes = tuple(Route(Endpoint("192.0.2.1", port), Endpoint("198.18.1.2", 5074)) for port in ports or (5100,))
     sources = parse_networks("198.18.1.0/24")
     return Plan(
-        Uid("one"), Direction.INBOUND, routes, directory, "one.inbound", bytes(32), Encryption.TLS_PSK, sources=sources
+        Uid("one"),
+        Direction.INBOUND,
+        routes,
+        directory,
+        "one.inbound",
+        bytes(32),
+        encryption=Encryption.TLS_PSK,
+        sources=sources,
     )
 
 
@@ -272,15 +279,14 @@ def status(monkeypatch, tmp_path):
 
     def write(held):
         (tmp_path / "status").write_text(f"CapEff:\t{held}\nCapAmb:\t{held}\n")
-        monkeypatch.setattr(guarding, "_STATUS", tmp_path / "status")
+        monkeypatch.setattr(probing, "STATUS", tmp_path / "status")
 
-    guarding._probe.cache_clear()
-    yield write
-    guarding._probe.cache_clear()
+    monkeypatch.setattr(probing, "_answers", {})
+    return write
 
 
-def refuses(*arguments, **options):
-    raise subprocess.CalledProcessError(1, "nft")
+def refuses(command, **options):
+    return subprocess.CompletedProcess(command, 1)
 
 
 @pytest.mark.parametrize(
@@ -299,15 +305,38 @@ def refuses(*arguments, **options):
 def test_u03_what_this_host_lacks_is_named(monkeypatch, status, program, held, run, words):  # noqa: PLR0917
     status(held)
     monkeypatch.setattr(guarding, "find_program", lambda names: program)
-    monkeypatch.setattr(guarding.subprocess, "run", run)
+    monkeypatch.setattr(probing.subprocess, "run", run)
     begin = "it has no source list of its own, and the kernel cannot keep one here: "
     assert guarding.missing().startswith(begin + words)
+
+
+def counting(asked, status):
+    def run(command, **options):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, status)
+
+    return run
 
 
 def test_u03_what_the_kernel_can_is_asked_once(monkeypatch, status):
     status("1000")
     monkeypatch.setattr(guarding, "find_program", lambda names: "nft")
+    monkeypatch.setattr(probing, "find_program", lambda names: "nft")
     asked = []
-    monkeypatch.setattr(guarding.subprocess, "run", lambda command, **options: asked.append(command))
+    monkeypatch.setattr(probing.subprocess, "run", counting(asked, 0))
     assert [guarding.missing(), guarding.missing()] == ["", ""]
     assert asked == [["nft", "--check", "--file", "-"]]
+
+
+def test_what_the_kernel_did_not_take_is_asked_again_after_a_while(monkeypatch, status):
+    status("1000")
+    monkeypatch.setattr(guarding, "find_program", lambda names: "nft")
+    asked, now = [], [1000.0]
+    monkeypatch.setattr(probing.subprocess, "run", counting(asked, 1))
+    monkeypatch.setattr(probing.time, "monotonic", lambda: now[0])
+    assert guarding.missing() == guarding.missing()
+    assert len(asked) == 1
+    now[0] += 61
+    monkeypatch.setattr(probing.subprocess, "run", counting(asked, 0))
+    assert guarding.missing() == ""
+    assert len(asked) == 2

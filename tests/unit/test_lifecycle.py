@@ -35,7 +35,7 @@ TABLE = """\
 
 
 def make_plan(directory: Path, *, key: bytes | None = None, encryption: Encryption = Encryption.NONE) -> Plan:
-    return Plan(UID, Direction.INBOUND, (ROUTE,), directory, UID, key, encryption)
+    return Plan(UID, Direction.INBOUND, (ROUTE,), directory, UID, key, encryption=encryption)
 
 
 def word(ip: bytes) -> str:

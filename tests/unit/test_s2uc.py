@@ -172,6 +172,31 @@ def test_u02_the_first_line_says_how_the_bytes_are_protected(
     assert words in _told(capsys, **changes).splitlines()[0]
 
 
+def test_u02_the_first_line_says_where_protection_is_only_known_as_it_was_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Teller("s2uc").session(replace(_SESSION, encryption="none"), _SERVER)
+    assert "(NOT encrypted between the gateways, as was asked for: it does not tell)." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "ticket", "words"),
+    [
+        ({"encryption": "legacy-psk"}, "t.json", "outbound-request --ticket t.json --legacy-psk --s2cs"),
+        ({"encryption": "none"}, "t.json", "outbound-request --ticket t.json --s2cs"),
+        ({"encryption": "none"}, "", "5101 --encryption none --s2cs"),
+        ({"encryption": "none", "transport": "udp"}, "", "5101 --encryption none --transport udp --s2cs"),
+        ({"encryption": "tls"}, "t.json", "outbound-request --ticket t.json --s2cs"),
+    ],
+)
+def test_u01_the_other_ends_command_says_by_its_name_what_has_to_be_asked_for(
+    changes: dict[str, str], ticket: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = replace(_SESSION, engine="stunnel", **changes)
+    Teller("s2uc").session(session, _SERVER, ticket=Path(ticket) if ticket else None)
+    assert words in capsys.readouterr().out
+
+
 def test_every_warning_of_a_session_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     Teller("s2uc").session(replace(_SESSION, warnings=("one is", "two are")), _SERVER)
     assert capsys.readouterr().err == "s2uc: warning: one is\ns2uc: warning: two are\n"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from scistream.addresses import Endpoint
-from scistream.engines import shaping_tools
+from scistream.engines import probing, shaping_tools
 from scistream.engines.base import Plan, Route
 from scistream.engines.shaping_cgroups import Cgroup, Slot, entering, find_mount
 from scistream.engines.shaping_devices import (
@@ -35,7 +38,7 @@ from scistream.engines.shaping_marks import (
     rebuild,
     unmark,
 )
-from scistream.engines.shaping_tools import Tools, is_privileged
+from scistream.engines.shaping_tools import Tools
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, Encryption, Transport, Uid
 
@@ -56,7 +59,7 @@ def _plan(
     transport: Transport = Transport.TCP,
 ) -> Plan:
     routes = tuple(Route(Endpoint("198.51.100.1", port), Endpoint("198.18.1.2", 5074)) for port in (5101, 5100))
-    return Plan(UID, direction, routes, Path("/var/lib/x"), UID, None, encryption, transport, (), rate)
+    return Plan(UID, direction, routes, Path("/var/lib/x"), UID, None, transport, (), rate, encryption=encryption)
 
 
 def test_a_control_server_is_told_from_others_by_its_directory() -> None:
@@ -252,10 +255,10 @@ def test_classes_are_taken_off_every_device() -> None:
 def test_a_user_needs_the_capability_for_the_programs_it_runs() -> None:
     everything, nothing = "000001ffffffffff", "0000000000000000"
     status = "Name:\ts2cs\nCapEff:\t{}\nCapBnd:\t000001ffffffffff\nCapAmb:\t{}\n"
-    assert is_privileged(status.format(everything, nothing), root=True)
-    assert not is_privileged(status.format(everything, nothing), root=False)
-    assert is_privileged(status.format(everything, "0000000000001000"), root=False)
-    assert not is_privileged(status.format("000001ffffffefff", nothing), root=True)
+    assert probing.is_privileged(status.format(everything, nothing), root=True)
+    assert not probing.is_privileged(status.format(everything, nothing), root=False)
+    assert probing.is_privileged(status.format(everything, "0000000000001000"), root=False)
+    assert not probing.is_privileged(status.format("000001ffffffefff", nothing), root=True)
 
 
 def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +270,7 @@ def test_a_missing_capability_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     status = tmp_path / "status"
     status.write_text("CapEff:\t0\nCapAmb:\t0\n")
     monkeypatch.setattr(shaping_tools, "find_program", lambda names: Path("/bin/true"))
-    monkeypatch.setattr(shaping_tools, "_STATUS", status)
+    monkeypatch.setattr(probing, "STATUS", status)
     words = shaping_tools.shortfall(by_cgroup=False)
     assert words.startswith("the control server has not the capability CAP_NET_ADMIN")
 
@@ -282,3 +285,46 @@ def test_what_cannot_be_kept_is_said_in_the_engines_name() -> None:
 def test_addresses_of_one_link_serve_nobody_else() -> None:
     assert [device.name for device in HOST if device.serves] == ["lo", "eth0", "eth1"]
     assert ipaddress.ip_address(BRIDGED.addresses[0]).is_link_local
+
+
+class Refusing:
+    """An address that somebody has already."""
+
+    def bind(self, address: bytes) -> None:
+        raise OSError(98, "Address already in use")
+
+
+@pytest.mark.parametrize("holder", ["a stranger", "one of ours"])
+def test_u57_a_local_user_who_may_change_no_rule_keeps_nobody_from_it(monkeypatch, holder):
+    async def taken() -> int:
+        looks = []
+
+        async def sleep(pause: float) -> None:
+            looks.append(pause)
+            if len(looks) > 50:
+                raise TimeoutError
+
+        monkeypatch.setattr(shaping_tools, "_is_held", lambda: holder == "one of ours")
+        monkeypatch.setattr(shaping_tools.asyncio, "sleep", sleep)
+        await shaping_tools._take(Refusing())
+        return len(looks)
+
+    if holder == "a stranger":
+        assert asyncio.run(taken()) == shaping_tools._DOUBTS
+    else:
+        with pytest.raises(TimeoutError):
+            asyncio.run(taken())
+
+
+def test_the_lock_is_held_by_a_listener_of_root_or_of_this_user_alone(monkeypatch):
+    name = f"\0scistream-test-{os.getpid()}".encode()
+    monkeypatch.setattr(shaping_tools, "_LOCK", name)
+    assert not shaping_tools._is_held()
+    with socket.socket(socket.AF_UNIX) as holder:
+        holder.bind(name)
+        # Who does not listen is none of ours.
+        assert not shaping_tools._is_held()
+        holder.listen()
+        assert shaping_tools._is_held()
+        monkeypatch.setattr(shaping_tools.os, "geteuid", lambda: 4711)
+        assert shaping_tools._is_held() is (os.getuid() == 0)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from scistream.addresses import Endpoint
-from scistream.client import kept_ticket, own_place, tickets
+from scistream.client import SessionRequest, kept_ticket, own_place, tickets
 from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Encryption, Transport, Uid
 
 _KEY = bytes(range(32))
 # What the first tickets did not have.
-_NEW = {"encryption", "transport", "deployed"}
+_NEW = {"encryption", "transport", "deployed", "half_close"}
 _TICKET = Ticket(
     uid=Uid("abc-1"),
     name="beamline 7",
@@ -49,10 +49,18 @@ def _forge(path: Path, **fields: Any) -> None:
 
 
 def test_what_was_written_is_read(path: Path) -> None:
-    for ticket in (_TICKET, replace(_TICKET, transport=Transport.UDP, encryption=Encryption.NONE, deployed=True)):
+    other = replace(_TICKET, transport=Transport.UDP, encryption=Encryption.NONE, deployed=True, half_close=True)
+    for ticket in (_TICKET, other):
         tickets.write(path, ticket)
         assert tickets.read(path) == ticket
     assert json.loads(path.read_text())["version"] == 1
+
+
+def test_u72_what_one_ends_application_needs_the_other_end_keeps_too() -> None:
+    asked = SessionRequest.of_ticket(replace(_TICKET, encryption=Encryption.TLS, half_close=True))
+    assert asked.half_close
+    assert not SessionRequest.of_ticket(replace(_TICKET, encryption=Encryption.TLS)).half_close
+    assert SessionRequest.of_ticket(replace(_TICKET, encryption=Encryption.TLS), half_close=True).half_close
 
 
 def test_a_ticket_without_a_place_is_kept_by_its_uid_for_its_owner_only(

@@ -103,10 +103,7 @@ def inbound_request(options: dict[str, Any], targets: tuple[Endpoint, ...], conn
     from scistream.client import SessionRequest
 
     number = connections if options["num_conn"] is None else options["num_conn"]
-    wishes = _wishes(options) | {
-        "encryption": _encryption(options) or Encryption.TLS,
-        "transport": _transport(options) or Transport.TCP,
-    }
+    wishes = _wishes(options) | _carried(options)
     return SessionRequest(chosen_uid(options), Direction.INBOUND, targets, number, **wishes)
 
 
@@ -127,17 +124,14 @@ def outbound_request(words: tuple[str, ...], options: dict[str, Any], ports: tup
     uid, listeners = _said(words, options)
     ticket = _at_hand(uid, options)
     targets = parse_endpoints([listeners]) if listeners else ()
-    encryption, transport = _encryption(options), _transport(options)
     wishes = _wishes(options) | {"ports": ports}
     if ticket:
-        if encryption is Encryption.NONE and not was_said("encryption", now=True):
-            # A user's own default is for sessions of which nothing is known.
-            encryption = None
+        wishes |= _contradictions(ticket, options)
         wishes |= {"targets": targets, "connections": options["num_conn"]}
-        return SessionRequest.of_ticket(ticket, encryption=encryption, transport=transport, **wishes)
+        return SessionRequest.of_ticket(ticket, **wishes)
     if uid is None or not targets:
         raise click.UsageError("Name UID and LISTENERS, or --name and LISTENERS, or --ticket alone.")
-    wishes |= {"encryption": encryption or Encryption.TLS, "transport": transport or Transport.TCP}
+    wishes |= _carried(options)
     number = len(ports or targets) if options["num_conn"] is None else options["num_conn"]
     request = SessionRequest(uid, Direction.OUTBOUND, targets, number, **wishes)
     request.require_key()
@@ -168,14 +162,34 @@ def _at_hand(uid: Uid | None, options: dict[str, Any]) -> Ticket | None:
     return named
 
 
+def _contradictions(ticket: Ticket, options: dict[str, Any]) -> dict[str, Any]:
+    """What was said that a ticket says as well: the encryption and the transport, None where it is the ticket's to say.
+
+    A user's own defaults are for what nobody says, all but one: who wrote down tls is not given less by another's word.
+    """
+    encryption = _encryption(options)
+    is_said = was_said("encryption", now=True) or was_said("legacy_psk", now=True)
+    if not is_said and encryption is not Encryption.TLS and ticket.encryption not in {None, encryption}:
+        encryption = None
+    return {"encryption": encryption, "transport": _transport(options) if was_said("transport", now=True) else None}
+
+
+def _carried(options: dict[str, Any]) -> dict[str, Any]:
+    """How the bytes of a session are carried that no ticket tells of."""
+    return {
+        "encryption": _encryption(options) or Encryption.TLS,
+        "transport": _transport(options) or Transport.TCP,
+    }
+
+
 def _encryption(options: dict[str, Any]) -> Encryption | None:
-    """What was asked for; None where nothing was said."""
-    asked = options["encryption"]
-    if options["legacy_psk"] and asked:
+    """What was asked for; None where nothing was said. The command line's word wins over a user's own default."""
+    word, is_legacy = options["encryption"], options["legacy_psk"]
+    if word and is_legacy and was_said("encryption", now=True) == was_said("legacy_psk", now=True):
         raise click.UsageError("--legacy-psk and --encryption are two wishes; say one of them.")
-    if options["legacy_psk"]:
+    if is_legacy and not (word and was_said("encryption", now=True)):
         return Encryption.LEGACY_PSK
-    return parse_encryption(asked) if asked else None
+    return parse_encryption(word) if word else None
 
 
 def _transport(options: dict[str, Any]) -> Transport | None:

@@ -26,7 +26,7 @@ from scistream.cli.calling import (
 from scistream.cli.common import CONTEXT, run, version_option
 from scistream.cli.requesting import SESSION, inbound_request, outbound_request
 from scistream.cli.telling import Teller
-from scistream.terms import HELLO_TIMEOUT, Direction
+from scistream.terms import HELLO_TIMEOUT, Direction, Transport
 
 if TYPE_CHECKING:
     from scistream.client import SessionRequest
@@ -166,6 +166,8 @@ def _open(request: SessionRequest, options: dict[str, Any], *, wait: float | Non
     from scistream.cli.opening import open_and_tell
     from scistream.client import make_wish, place_for
 
+    if options.get("verify") and request.transport is Transport.UDP:
+        raise click.UsageError("--verify tries connections, and UDP has none: leave it out, and see what arrives.")
     # An outbound session has no ticket of its own.
     ticket = (options["ticket"] or place_for(request.uid)) if request.direction is Direction.INBOUND else None
     wish = make_wish(request, ticket, options["name"] or "")

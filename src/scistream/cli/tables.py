@@ -52,6 +52,8 @@ _COLUMNS: Final = (
 # What stands for an encryption that leaves the bytes readable.
 _READABLE: Final = {"none": "NOT ENCRYPTED", "legacy-psk": "NOT ENCRYPTED (legacy-psk)"}
 _NOT_YET: Final = "not negotiated yet"
+# Which of the two it is, nobody tells: an engine may tell at one end only, or when a connection has ended.
+_NOT_TOLD: Final = "not told by this engine here, or no peer has proved itself yet"
 # Wider than any line: what is piped is cut by nobody.
 _ENDLESS: Final = 1_000_000
 
@@ -178,8 +180,8 @@ def card(session: Session, *, now: float) -> str:
         "entry points": "\n".join(spell_path(session)),
         "engine": session.engine,
         "encryption": spell_encryption(session),
-        "cipher": session.cipher or (_NOT_YET if session.is_keyed else ""),
-        "peer": session.peer or (_NOT_YET if session.is_keyed else ""),
+        "cipher": session.cipher or _spell_lack(session),
+        "peer": session.peer or _spell_lack(session),
         "certificate": f"until {spell_time(session.certificate_expires)}, renewed before"
         if session.certificate_expires
         else "",
@@ -199,6 +201,13 @@ def card(session: Session, *, now: float) -> str:
         "warnings": "\n".join(session.warnings),
     }
     return _lines(facts)
+
+
+def _spell_lack(session: Session) -> str:
+    """Why nothing is known of what was negotiated; empty where nothing ever is."""
+    if not session.is_keyed:
+        return ""
+    return _NOT_TOLD if session.traffic.connections_total else _NOT_YET
 
 
 def _spell_owner(owner: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scistream.cli.calling import spell_channel
 from scistream.cli.common import tell
 from scistream.errors import Code, SciStreamError
-from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction, SessionState, Transport, Uid
+from scistream.terms import NO_AUTH, OLD_NO_AUTH, Direction, Encryption, SessionState, Transport, Uid
 
 if TYPE_CHECKING:
     from scistream.client import ControlServer, Outcome, Session, SessionRequest
@@ -103,17 +103,22 @@ class Teller:
             self.say(f"Ticket: {ticket}")
         for warning in session.warnings:
             self.warn(warning)
-        is_kept = _is_kept(session, ticket)
-        command = _next_command(session, None if is_kept else ticket)
-        if session.direction is Direction.INBOUND:
-            self.say(f"At the other end: {command}")
-            if is_kept:
-                self.say(_HAND_OVER)
-            self.say(_TO_FILL_IN)
-        else:
-            self.say("The application connects to an entry point above.")
+        command = self._next(session, ticket)
         told = {"session": session.as_dict(), "action": action, "ticket": str(ticket) if ticket else None}
         self.result(told | {"next": command} | ({"verified": dict(verified)} if verified else {}))
+
+    def _next(self, session: Session, ticket: Path | None) -> str | None:
+        """What to do next; the other end's command, where it has one."""
+        if session.direction is Direction.OUTBOUND:
+            self.say("The application connects to an entry point above.")
+            return None
+        is_kept = _is_kept(session, ticket)
+        command = _next_command(session, ticket, is_kept=is_kept)
+        self.say(f"At the other end: {command}")
+        if is_kept:
+            self.say(_HAND_OVER)
+        self.say(_TO_FILL_IN)
+        return command
 
     def result(self, body: dict[str, Any]) -> None:
         """For machines."""
@@ -122,11 +127,10 @@ class Teller:
 
 
 def _how(session: Session) -> str:
-    parts = [
-        session.engine,
-        "UDP" if session.transport == Transport.UDP.value else "",
-        _PROTECTION.get(session.encryption, session.encryption),
-    ]
+    protection = _PROTECTION.get(session.encryption, session.encryption)
+    if session.is_untold and session.encryption:
+        protection += ", as was asked for: it does not tell"
+    parts = [session.engine, "UDP" if session.transport == Transport.UDP.value else "", protection]
     return f" ({', '.join(part for part in parts if part)})"
 
 
@@ -137,12 +141,21 @@ def _is_kept(session: Session, ticket: Path | None) -> bool:
     return ticket is not None and ticket == place_for(session.uid)
 
 
-def _next_command(session: Session, ticket: Path | None) -> str | None:
-    if session.direction is Direction.OUTBOUND:
-        return None
-    what = ["--ticket", str(ticket)] if ticket else [session.uid, ",".join(session.entry_points)]
+def _next_command(session: Session, ticket: Path | None, *, is_kept: bool) -> str:
+    is_named = ticket is not None and not is_kept
+    what = ["--ticket", str(ticket)] if is_named else [session.uid, ",".join(session.entry_points)]
     channel = ["--s2cs", _CONTROL_SERVER, "--server-cert", _CERTIFICATE]
-    return shlex.join(["s2uc", "outbound-request", *what, *channel])
+    return shlex.join(["s2uc", "outbound-request", *what, *_by_name(session, ticket), *channel])
+
+
+def _by_name(session: Session, ticket: Path | None) -> list[str]:
+    """What the other end has to say of the bytes' way: the deployed form always, the rest where no ticket says it."""
+    if session.encryption == Encryption.LEGACY_PSK.value:
+        return ["--legacy-psk"]
+    if ticket or session.encryption != Encryption.NONE.value:
+        return []
+    transport = ["--transport", session.transport] if session.transport == Transport.UDP.value else []
+    return ["--encryption", session.encryption, *transport]
 
 
 def _lease(session: Session, server: ControlServer) -> str:

@@ -17,7 +17,7 @@ from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction
 
-__all__ = ["Action", "Decision", "Outcome", "Wish", "decide", "differences", "make_wish", "outcome"]
+__all__ = ["Action", "Decision", "Outcome", "Wish", "decide", "differences", "displaced", "make_wish", "outcome"]
 
 _KEY_LOST: Final = (
     "The key of session {uid} is lost: the ticket {ticket} is missing or of an earlier session. "
@@ -142,6 +142,13 @@ def decide(wish: Wish, before: Session | None) -> Decision:
     return Decision(before, opens=False, writes_ticket=writes, differences=found, retargets=retargets)
 
 
+def displaced(wish: Wish, decision: Decision) -> Ticket | None:
+    """The ticket that would be overwritten, and is not that of the session that is there; None where there is none."""
+    if wish.held is None or not (decision.opens or decision.writes_ticket):
+        return None
+    return None if decision.before and _fits(wish.held, decision.before) else wish.held
+
+
 def differences(session: Session, request: SessionRequest, *, any_targets: bool = False) -> tuple[str, ...]:
     """What about a session is not as wished, in words; addresses are compared by value."""
     found = []
@@ -177,8 +184,9 @@ def _unlike_carried(session: Session, request: SessionRequest) -> Iterator[str]:
         yield f"transport {session.transport}, not {request.transport.value}"
     if session.sources != (sources := tuple(map(str, request.sources))):
         yield f"sources {_listed(session.sources) or 'all'}, not {_listed(sources) or 'all'}"
-    if session.half_close != request.half_close:
-        yield f"half-close {session.half_close}, not {request.half_close}"
+    # Who says nothing of half-closed connections is content with a session that keeps them.
+    if request.half_close and not session.half_close:
+        yield "half-close False, not True"
 
 
 def _listed(values: Iterable[Any]) -> str:

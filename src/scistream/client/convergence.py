@@ -12,9 +12,10 @@ from scistream.addresses import PortRange
 from scistream.client import tickets
 from scistream.client.abilities import check_facts, check_server, granted
 from scistream.client.channel import Connection
-from scistream.client.comparison import Action, Decision, Outcome, Wish, decide, make_wish, outcome
+from scistream.client.comparison import Action, Decision, Outcome, Wish, decide, displaced, make_wish, outcome
 from scistream.client.draining import drain_session
 from scistream.client.facts import ServerFacts
+from scistream.client.kept_tickets import check_place
 from scistream.client.negotiation import open_session, release_session
 from scistream.client.old_servers import ensure_blindly, is_old, plan_blindly, warn_blind
 from scistream.client.opening import Opener, open_with_ticket, write_ticket
@@ -35,11 +36,12 @@ def plan_session(
     """What `ensure_session` would do. Only reads.
 
     Raises:
-        SciStreamError: BAD_TICKET, UID_EXISTS, what the control server says, or why it cannot be talked to.
+        SciStreamError: BAD_TICKET, KEPT_TICKET_ELSEWHERE, UID_EXISTS, what the control server says, or why it cannot
+            be talked to.
     """
     wish = make_wish(request, ticket, name)
     try:
-        decision = decide(wish, _settled(_look(connection, request.uid, request.direction)))
+        decision = _decided(connection, wish)
     except SciStreamError as error:
         if is_old(error):
             return plan_blindly(connection, wish)
@@ -68,17 +70,31 @@ def ensure_session(
         opener: how it is opened: `open_session`, or `await_session`, whose targets are any.
 
     Raises:
-        SciStreamError: BAD_TICKET, FILE_UNWRITABLE, UID_EXISTS (another run waits for it), what the control server
-            says, or why it cannot be talked to.
+        SciStreamError: BAD_TICKET, FILE_UNWRITABLE, KEPT_TICKET_ELSEWHERE, UID_EXISTS (another run waits for it), what
+            the control server says, or why it cannot be talked to.
     """
     wish = dataclasses.replace(make_wish(request, ticket, name), any_targets=opener is not open_session)
     opened = functools.partial(open_with_ticket, connection, wish, opener)
     try:
-        decision = decide(wish, _settled(_look(connection, request.uid, request.direction)))
+        decision = _decided(connection, wish)
     except SciStreamError as error:
         if is_old(error):
             return ensure_blindly(connection, wish, opened)
     return _carry_out(connection, wish, decision, opened)
+
+
+def _decided(connection: Connection, wish: Wish) -> Decision:
+    server = connection.control_server.address
+    try:
+        decision = decide(wish, _settled(_look(connection, wish.request.uid, wish.request.direction)))
+    except SciStreamError as error:
+        # An old one cannot be asked whether the ticket is that of a session there.
+        if is_old(error) and wish.held:
+            check_place(wish.ticket, wish.held, server)
+        raise
+    if other := displaced(wish, decision):
+        check_place(wish.ticket, other, server)
+    return decision
 
 
 def _carry_out(connection: Connection, wish: Wish, decision: Decision, opened: Callable[[], Session]) -> Outcome:

@@ -7,10 +7,10 @@ from pathlib import Path
 from scistream.addresses import Endpoint
 from scistream.client import tickets
 from scistream.client.tickets import Ticket
-from scistream.errors import SciStreamError
+from scistream.errors import Code, SciStreamError
 from scistream.terms import MOCK_UID, Uid
 
-__all__ = ["kept_ticket", "own_place", "place_for"]
+__all__ = ["check_place", "kept_ticket", "own_place", "place_for"]
 
 
 def place_for(uid: Uid) -> Path | None:
@@ -32,6 +32,22 @@ def kept_ticket(uid: Uid) -> Ticket | None:
         return None
     held = tickets.read(path)
     return held if held.uid == uid else None
+
+
+def check_place(path: Path | None, held: Ticket, control_server: Endpoint) -> None:
+    """See that a new ticket takes no other session's kept place: that one's key would be lost with it.
+
+    Args:
+        path: where the new ticket goes; one whose place a user named is theirs to overwrite.
+        held: the ticket that is there.
+        control_server: the new session's.
+
+    Raises:
+        SciStreamError: KEPT_TICKET_ELSEWHERE.
+    """
+    if path == place_for(held.uid) and held.control_server != control_server:
+        facts = {"path": str(path), "uid": held.uid, "server": str(held.control_server)}
+        raise SciStreamError(Code.KEPT_TICKET_ELSEWHERE, **facts)
 
 
 def own_place(uid: Uid, control_server: Endpoint) -> Path | None:

@@ -240,6 +240,4 @@ def _described(
         check_kept_encryption(connection, request, session)
         _check_kept(connection, request, session)
         return session
-    return Session.untold(
-        request.uid, request.direction, answered.entry_points, targets, request.connections, request.rate
-    )
+    return request.untold(answered.entry_points, targets)

@@ -53,7 +53,7 @@ def plan_blindly(connection: Connection, wish: Wish) -> Outcome:
     found = differences(before, request, any_targets=wish.any_targets) if before else ()
     opens = before is None or bool(found)
     decision = Decision(before, opens, differences=found, warnings=(warn_blind(connection, request.uid),))
-    return outcome(wish, decision, _asked_for(request) if opens else before)
+    return outcome(wish, decision, request.untold(()) if opens else before)
 
 
 def ensure_blindly(connection: Connection, wish: Wish, opened: Callable[[], Session]) -> Outcome:
@@ -84,20 +84,16 @@ def _remembered(wish: Wish) -> Session | None:
     held, request = wish.held, wish.request
     if held is None:
         return None
-    entry_points = map(str, held.entry_points)
-    return Session.untold(held.uid, request.direction, entry_points, held.targets, held.connections, request.rate)
-
-
-def _asked_for(request: SessionRequest, entry_points: tuple[str, ...] = ()) -> Session:
-    connections = len(entry_points) or request.connections
-    return Session.untold(request.uid, request.direction, entry_points, request.targets, connections, request.rate)
+    encryption = (held.encryption or request.encryption).value
+    there = map(str, held.entry_points)
+    return Session.untold(held.uid, request.direction, there, held.targets, held.connections, request.rate, encryption)
 
 
 def _recovered(connection: Connection, request: SessionRequest) -> tuple[Session, tuple[str, ...]]:
     entry_points = _entry_points(connection, request)
     lack = "" if entry_points else _NO_ENTRY_POINTS
     warning = _UNCOMPARED.format(server=connection.control_server.address, uid=request.uid, entry_points=lack)
-    return _asked_for(request, entry_points), (warning,)
+    return request.untold(entry_points), (warning,)
 
 
 def _entry_points(connection: Connection, request: SessionRequest) -> tuple[str, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypedDict, Unpack
 
 from scistream.addresses import Endpoint, Network
+from scistream.client.sessions import Session
 from scistream.client.tickets import Ticket
 from scistream.errors import Code, SciStreamError
 from scistream.terms import (
@@ -23,6 +26,16 @@ __all__ = ["SessionRequest"]
 
 # What a user means by `tls`.
 _TLS = frozenset({Encryption.TLS, Encryption.TLS_PSK})
+
+
+class _Wishes(TypedDict, total=False):
+    """What a ticket does not say."""
+
+    rate: int
+    lease: float | None
+    ports: tuple[int, ...]
+    sources: tuple[Network, ...]
+    half_close: bool
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,12 @@ class SessionRequest:
         """The key, where the session's encryption needs it: nobody else is told of it."""
         return self.key if self.encryption.needs_key else None
 
+    def untold(self, entry_points: Iterable[str], targets: tuple[Endpoint, ...] = ()) -> Session:
+        """The session that comes of this on a control server that describes none."""
+        towards, encryption = targets or self.targets, self.encryption.value
+        connections = len(entry_points := tuple(entry_points)) or self.connections
+        return Session.untold(self.uid, self.direction, entry_points, towards, connections, self.rate, encryption)
+
     def require_key(self) -> None:
         """Refuse an encrypted session without a key: no byte would go through it.
 
@@ -108,54 +127,58 @@ class SessionRequest:
             raise SciStreamError(Code.SESSION_KEY_MISSING, uid=self.uid, engine=engine)
 
     @classmethod
-    def of_ticket(  # noqa: PLR0913 - what a ticket does not say
+    def of_ticket(
         cls,
         ticket: Ticket,
         *,
-        rate: int = 0,
         connections: int | None = None,
         targets: tuple[Endpoint, ...] = (),
-        lease: float | None = None,
-        ports: tuple[int, ...] = (),
         encryption: Encryption | None = None,
         transport: Transport | None = None,
-        sources: tuple[Network, ...] = (),
-        half_close: bool = False,
+        **wishes: Unpack[_Wishes],
     ) -> SessionRequest:
         """The outbound session that belongs to a ticket's inbound one; its encryption and transport are that one's.
 
         Connections and targets are the ticket's where they are not named; with a relay between, they may be others.
         Ports that are named are as many as the connections. An encryption or a transport that is named has to be the
-        ticket's.
+        ticket's; legacy-psk has to be named.
 
         Raises:
-            SciStreamError: ENCRYPTION_MISMATCH, LEGACY_PSK_REFUSED, BAD_TICKET (another transport), and as the class.
+            SciStreamError: ENCRYPTION_MISMATCH, LEGACY_PSK_REFUSED, LEGACY_PSK_UNASKED, BAD_TICKET (another
+                transport), and as the class.
         """
-        towards = targets or ticket.entry_points
-        number = connections if connections is not None else len(ports) or max(ticket.connections, len(towards))
         _check_transport(ticket, transport)
+        towards = targets or ticket.entry_points
+        if connections is None:
+            connections = len(wishes.get("ports", ())) or max(ticket.connections, len(towards))
         return cls(
             uid=ticket.uid,
             direction=Direction.OUTBOUND,
             targets=towards,
-            connections=number,
-            rate=rate,
+            connections=connections,
             key=ticket.key,
             encryption=_agreed(ticket, encryption),
-            lease=lease,
-            ports=ports,
             transport=ticket.transport,
-            sources=sources,
-            half_close=half_close,
             other_is_ours=not ticket.deployed,
+            **_with_half_close(wishes, ticket),
         )
 
 
+def _with_half_close(wishes: _Wishes, ticket: Ticket) -> _Wishes:
+    """What one end's application needs, both ends have to keep."""
+    return {**wishes, "half_close": wishes.get("half_close", False) or ticket.half_close}
+
+
 def _agreed(ticket: Ticket, asked: Encryption | None) -> Encryption:
-    """What the inbound end has; a ticket of an earlier version does not always tell it."""
+    """What the inbound end has; a ticket of an earlier version does not always tell it.
+
+    A ticket is the other facility's word: the deployed form has to be asked for here, too (U01).
+    """
     told = ticket.encryption
     if told is None:
         return asked or Encryption.TLS
+    if told is Encryption.LEGACY_PSK and asked is None:
+        raise SciStreamError(Code.LEGACY_PSK_UNASKED, uid=ticket.uid)
     if asked in {None, told} or (asked is Encryption.TLS and told in _TLS):
         return told
     if asked is Encryption.LEGACY_PSK:

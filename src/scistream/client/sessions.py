@@ -27,6 +27,15 @@ __all__ = [
 ]
 
 _KEYED: Final = frozenset(each.value for each in Encryption if each.needs_key)
+# What our control servers warn of; of one that warns of nothing, it is known from the request.
+_READABLE: Final = {
+    Encryption.NONE.value: "nothing protects the bytes between the gateways: encryption none was asked for",
+    Encryption.LEGACY_PSK.value: "nothing is encrypted between the gateways, and the key that they know each other by "
+    "is no secret: legacy-psk was asked for",
+}
+_UNTOLD: Final = (
+    "of its control server that is all that is known: it speaks the old protocol only, and does not tell what it has"
+)
 # Seconds since the epoch: what comes after it cannot be spelled.
 _YEAR_9999: Final = 253_370_764_800
 
@@ -35,7 +44,8 @@ _YEAR_9999: Final = 253_370_764_800
 class Traffic:
     """What a data server has carried since it started, as its engine tells it.
 
-    Connections, application bytes, and peers that were turned away because they had no key.
+    Connections, application bytes, and peers that were turned away because they did not prove themselves or are not
+    among the sources.
     """
 
     connections_open: int = 0
@@ -59,8 +69,8 @@ class Session:
     networks whose hosts may connect, none for all. `cipher` and `peer` are what the data server and the other gateway's
     agreed on last, empty where there was no connection yet or it does not tell. `warnings` are sentences that belong
     into every status. `certificate_expires` is when the certificate ends that the data server proves itself with, 0
-    where it has none; it is replaced long before. Against a control server with the old protocol only, `engine`,
-    `encryption` and `owner` are empty and `opened` is 0.
+    where it has none; it is replaced long before. Against a control server with the old protocol only, `engine` and
+    `owner` are empty, `opened` is 0, and `encryption` is what was asked for.
     """
 
     uid: Uid
@@ -96,8 +106,9 @@ class Session:
         targets: Iterable[Endpoint],
         connections: int,
         rate: int,
+        encryption: str = "",
     ) -> Session:
-        """A running session of a control server that describes none: what its client knows of it."""
+        """A running session of a control server that describes none: what its client asked for is what is known."""
         return cls(
             uid=uid,
             direction=direction,
@@ -105,13 +116,19 @@ class Session:
             entry_points=tuple(entry_points),
             targets=tuple(map(str, targets)),
             engine="",
-            encryption="",
+            encryption=encryption,
             owner="",
             connections=connections,
             rate=rate,
             opened=0.0,
             failure="",
+            warnings=(f"{_READABLE[encryption]}; {_UNTOLD}",) if encryption in _READABLE else (),
         )
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether its control server does not describe it."""
+        return not self.engine
 
     @property
     def is_active(self) -> bool:

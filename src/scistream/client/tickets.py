@@ -40,7 +40,8 @@ class Ticket:
     `entry_points` are the inbound gateway's, `control_server` and `targets` are there for people and for control
     servers that cannot be asked. `key` is None where the data servers do not encrypt. `encryption` is what the inbound
     end has, None where an earlier version did not write it. `deployed` says that its control server speaks the old
-    protocol only; there, `encryption` is what was asked for.
+    protocol only; there, `encryption` is what was asked for. `half_close` says that the application half-closes: the
+    outbound end has to keep every byte as well.
     """
 
     uid: Uid
@@ -53,6 +54,7 @@ class Ticket:
     encryption: Encryption | None = None
     transport: Transport = Transport.TCP
     deployed: bool = False
+    half_close: bool = False
 
 
 def new_key() -> bytes:
@@ -82,7 +84,8 @@ def of_session(
         key=key if session.is_keyed else None,
         encryption=Encryption(session.encryption) if session.encryption in _ENCRYPTIONS else asked,
         transport=Transport.UDP if session.transport == Transport.UDP.value else Transport.TCP,
-        deployed=not session.encryption,
+        deployed=session.is_untold,
+        half_close=session.half_close,
     )
 
 
@@ -145,6 +148,7 @@ def _plain(ticket: Ticket) -> dict[str, Any]:
         "encryption": ticket.encryption.value if ticket.encryption else "",
         "transport": ticket.transport.value,
         "deployed": ticket.deployed,
+        "half_close": ticket.half_close,
     }
 
 
@@ -176,8 +180,14 @@ def _parse(body: Any) -> Ticket:
         key=_key(body),
         encryption=_encryption(body),
         transport=Transport(_word(body, "transport", _TRANSPORTS, Transport.TCP.value)),
-        deployed=bool(_field({"deployed": False} | body, "deployed", lambda value: isinstance(value, bool))),
+        deployed=_flag(body, "deployed"),
+        half_close=_flag(body, "half_close"),
     )
+
+
+def _flag(body: Mapping[str, Any], key: str) -> bool:
+    """Tickets of earlier versions have none."""
+    return bool(_field({key: False} | dict(body), key, lambda value: isinstance(value, bool)))
 
 
 def _field(body: Mapping[str, Any], key: str, fits: Callable[[Any], bool]) -> Any:

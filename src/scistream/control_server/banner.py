@@ -16,7 +16,7 @@ from scistream.control_server.configuration import Settings
 from scistream.control_server.state_directory import Announcement
 from scistream.engines.base import Engine
 from scistream.errors import SciStreamError
-from scistream.terms import NO_AUTH, OldClients
+from scistream.terms import NO_AUTH, Encryption, OldClients
 
 __all__ = ["announcement", "expiry", "tell", "warnings"]
 
@@ -68,6 +68,7 @@ def expiry(certificate: CertificateFacts | None, now: datetime.datetime) -> Iter
 def warnings(settings: Settings, engine: Engine, certificate: CertificateFacts | None) -> Iterator[str]:
     """What an operator might not want, a sentence each."""
     yield from _of_access(settings)
+    yield from _of_old_clients(settings.for_old_clients, engine)
     yield from _of_channel(settings, certificate)
     try:
         engine.locate()
@@ -87,14 +88,25 @@ def _of_access(settings: Settings) -> Iterator[str]:
         yield "--ssl=False: tokens travel as plain text, and whoever reads one can use it"
     if not settings.allowed_targets:
         yield "every host and port that this gateway reaches may be asked for as a target; --allowed-targets narrows it"
-    if words := _OLD_CLIENTS.get(settings.for_old_clients):
-        yield f"old_clients = {settings.for_old_clients.value}: sessions of deployed clients are {words}"
 
 
 _OLD_CLIENTS: Final = {
-    OldClients.PLAIN: "not encrypted between the gateways",
-    OldClients.LEGACY_PSK: "authenticated by their uid, which is no secret, and not encrypted",
+    OldClients.PLAIN: (Encryption.NONE, "not encrypted between the gateways"),
+    OldClients.LEGACY_PSK: (
+        Encryption.LEGACY_PSK,
+        "authenticated by their uid, which is no secret, and not encrypted",
+    ),
 }
+
+
+def _of_old_clients(setting: OldClients, engine: Engine) -> Iterator[str]:
+    if setting not in _OLD_CLIENTS:
+        return
+    encryption, words = _OLD_CLIENTS[setting]
+    if encryption in engine.encryptions:
+        yield f"old_clients = {setting.value}: sessions of deployed clients are {words}"
+    else:
+        yield f"old_clients = {setting.value}: {engine.title} does not do that, and deployed clients are refused"
 
 
 def _of_channel(settings: Settings, certificate: CertificateFacts | None) -> Iterator[str]:

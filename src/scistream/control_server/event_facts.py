@@ -8,7 +8,6 @@ from typing import Any, Final
 from scistream.addresses import Endpoint
 from scistream.control_server.events import EventKind
 from scistream.control_server.sessions import Session
-from scistream.engines.proxy import Proxy
 
 __all__ = ["facts_of", "spell"]
 
@@ -22,7 +21,7 @@ def _mark(session: Session) -> dict[str, Any]:
     """What to look for on this host: a process, or what the kernel marks the session's connections with."""
     if session.mark is None:
         return {}
-    return {"pid": session.mark.pid} if isinstance(session.engine, Proxy) else {"mark": hex(session.mark.pid)}
+    return {"pid": session.mark.pid} if session.engine.has_processes else {"mark": hex(session.mark.pid)}
 
 
 _FACTS: Final[dict[EventKind, Callable[[Session], dict[str, Any]]]] = {

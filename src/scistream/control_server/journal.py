@@ -36,13 +36,15 @@ _MIGRATIONS: Final = {
     UPDATE sessions SET wanted = 1 WHERE state = 'active';
     """,
     2: "ALTER TABLE sessions ADD COLUMN in_step INTEGER NOT NULL DEFAULT 1;",
-    # Until then, what protected the bytes was a matter of the engine alone.
+    # Until then, what protected the bytes was a matter of the engine alone. What does not run yet is to be asked for
+    # anew: nobody asked for it to be unencrypted.
     3: """
     ALTER TABLE sessions ADD COLUMN encryption TEXT NOT NULL DEFAULT 'none';
     ALTER TABLE sessions ADD COLUMN transport TEXT NOT NULL DEFAULT 'tcp';
     ALTER TABLE sessions ADD COLUMN sources TEXT NOT NULL DEFAULT '[]';
     ALTER TABLE sessions ADD COLUMN half_close INTEGER NOT NULL DEFAULT 0;
     UPDATE sessions SET encryption = 'tls-psk' WHERE engine = 'stunnel';
+    DELETE FROM sessions WHERE state IN ('requested', 'registered') AND pid IS NULL;
     """,
 }
 # SQLite's result codes of a file that is none of ours any more: SQLITE_ERROR (a table that lacks something), CORRUPT,

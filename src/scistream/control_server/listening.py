@@ -22,6 +22,7 @@ from scistream.errors import Code, SciStreamError
 __all__ = ["OPTIONS", "RPC_LIMIT", "bind", "listen", "told_host"]
 
 _MESSAGE_LIMIT: Final = 256 * 1024
+_METADATA_LIMIT: Final = 32 * 1024
 # Calls of one connection at once, and of all: a thousand requests may well wait for their hellos. Who wants more of one
 # connection waits, and of all is refused.
 _STREAM_LIMIT: Final = 4096
@@ -33,6 +34,9 @@ OPTIONS: Final = (
     # Two servers that share one port silently (U27).
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
+    # A source list of 256 IPv6 addresses has 11 kB; beyond the soft limit gRPC refuses calls at random.
+    ("grpc.max_metadata_size", _METADATA_LIMIT),
+    ("grpc.absolute_max_metadata_size", 2 * _METADATA_LIMIT),
     ("grpc.max_concurrent_streams", _STREAM_LIMIT),
     # A client whose host vanished holds a reservation no longer than this, in ms.
     ("grpc.keepalive_time_ms", 60_000),

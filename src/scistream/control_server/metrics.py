@@ -142,7 +142,8 @@ def _families(seen: Snapshot, restarts: int) -> Iterator[Metric]:
     yield _gauge("ports_free", "Ports that the next session could have", seen.ports_free)
     yield _gauge("watchers", "Clients that watch sessions", seen.watchers)
     yield _counter("data_server_restarts", "Data servers that were started again", restarts)
-    yield _counter("refused_peers", "Peers without key or certificate, turned away", seen.refused_peers)
+    words = "Peers without key or certificate, or not among the sources, turned away"
+    yield _counter("refused_peers", words, seen.refused_peers)
     yield _counter("audit_lines_lost", "Lines of the audit file that could not be written", seen.audit_lines_lost)
     if seen.certificate_expires is not None:
         left = (seen.certificate_expires - seen.now) / _DAY

@@ -81,7 +81,7 @@ class Observers:
 
         async def ask(session: Session, mark: ProcessMark) -> Traffic:
             seen = await data_servers.traffic(session.engine, session.plan(directory), mark)
-            if seen.connections_total and not session.handshake.cipher:
+            if seen.connections_total != session.traffic.connections_total:
                 await registry.observe([session])
             return seen
 

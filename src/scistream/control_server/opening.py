@@ -96,6 +96,9 @@ class Opening:
     async def request(self, asked: SessionRequest, entered: Callable[[Session], None]) -> Session:
         """See `Registry.request`; `entered` is told of the session when it is there."""
         registered = asyncio.get_running_loop().create_future()
+        if asked.rate or asked.sources:
+            # Whether the kernel can keep them is asked of a program, once in a while.
+            await asyncio.to_thread(granted, asked, self._offer.engine)
         session = self._open(asked, registered)
         try:
             self._enter(session)

@@ -8,7 +8,6 @@ from typing import Final
 
 from scistream.control_server.sessions import Session
 from scistream.control_server.supervisor import Supervisor
-from scistream.errors import SciStreamError
 from scistream.terms import SessionState
 
 __all__ = ["keep_bounds"]
@@ -25,16 +24,17 @@ async def keep_bounds(
 ) -> None:
     """Put back the bounds of running sessions, once a minute, until cancelled. What fails is logged each time."""
     while True:
-        await sleep(_LOOK)
+        # First a look: while no control server ran, nobody put anything back.
         for session in [each for each in sessions() if each.asked.rate or each.asked.sources]:
             async with session.lock:
                 await _keep(supervisor, session)
+        await sleep(_LOOK)
 
 
 async def _keep(supervisor: Supervisor, session: Session) -> None:
-    if session.state is not SessionState.ACTIVE:
+    if session.state not in {SessionState.ACTIVE, SessionState.DRAINING}:
         return
     try:
         await session.engine.keep_bounds(supervisor.at_work(session)[1])
-    except SciStreamError as error:
-        supervisor.tell(session, "bounds not kept", why=str(error))
+    except Exception as error:  # One look that fails must not be the last.
+        supervisor.tell(session, "bounds not kept", why=str(error) or type(error).__name__)

@@ -20,14 +20,13 @@ from scistream.control_server.supervisor import Supervisor
 from scistream.engines import ENGINES, find_engine
 from scistream.engines.base import Engine
 from scistream.engines.lifecycle import ProcessMark
-from scistream.engines.proxy import Proxy
 from scistream.errors import SciStreamError
 from scistream.terms import SessionState
 
 __all__ = ["Recovery"]
 
 _RUNNING: Final = frozenset({SessionState.ACTIVE, SessionState.DRAINING})
-_ANY_PROXY: Final = next(engine for engine in ENGINES.values() if isinstance(engine, Proxy))
+_ANY_WITH_PROCESSES: Final = next(engine for engine in ENGINES.values() if engine.has_processes)
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Recovery:
         session = self._make(record, mark)
         if record.state in _RUNNING and mark is not None and self.data_servers.alive(session.engine, mark):
             session.may_run = True
-            if not isinstance(session.engine, Proxy):
+            if not session.engine.has_processes:
                 # No process is on its ports: they are to be held as they were before, where the host has the address.
                 with contextlib.suppress(OSError):
                     session.reservation.retake(session.bound_host)
@@ -168,7 +167,7 @@ class Recovery:
             return find_engine(name)
         except SciStreamError:
             # Of a later version, which was rolled back: what ends processes is the same for every engine that has some.
-            return self.engine if isinstance(self.engine, Proxy) else _ANY_PROXY
+            return self.engine if self.engine.has_processes else _ANY_WITH_PROCESSES
 
 
 def _fail(session: Session, error: Exception) -> None:

@@ -12,13 +12,14 @@ from scistream.control_server.events import EventKind
 from scistream.control_server.failures import in_words
 from scistream.control_server.sessions import Session
 from scistream.control_server.supervisor import Supervisor
-from scistream.errors import SciStreamError
 from scistream.terms import Encryption, SessionState
 
 __all__ = ["is_due", "keep_renewing", "renew_certificates"]
 
 # Seconds from the end of one look at all certificates to the next.
-_LOOK: Final = 3600.0
+_LOOK: Final = 60.0
+# A clock that is corrected by seconds makes no certificate a stranger.
+_LONGEST: Final = LIFETIME.total_seconds() + 86_400
 _MARGIN: Final = (LIFETIME - RENEWAL).total_seconds()
 
 
@@ -44,7 +45,8 @@ def is_due(session: Session, supervisor: Supervisor, now: float) -> bool:
     if session.asked.encryption is not Encryption.TLS or session.state is not SessionState.ACTIVE:
         return False
     expires = session.engine.certificate_expires(supervisor.at_work(session)[1])
-    return expires is not None and expires - now < _MARGIN
+    # One from a time when the clock was far ahead is good for nobody yet.
+    return expires is not None and not _MARGIN <= expires - now <= _LONGEST
 
 
 async def keep_renewing(
@@ -54,7 +56,7 @@ async def keep_renewing(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Renew what is due, once an hour, until cancelled. What fails is logged, and tried again an hour later."""
+    """Renew what is due, once a minute, until cancelled. What fails is logged, and tried again a minute later."""
     while True:
         await sleep(_LOOK)
         for session in list(sessions()):
@@ -68,5 +70,5 @@ async def _renew(supervisor: Supervisor, session: Session) -> None:
         return
     try:
         await renew_certificates(supervisor, session)
-    except SciStreamError as error:
-        supervisor.tell(session, "certificate not renewed", why=str(error))
+    except Exception as error:  # One renewal that fails must not be the last.
+        supervisor.tell(session, "certificate not renewed", why=str(error) or type(error).__name__)

@@ -25,7 +25,7 @@ from scistream.control_server.registry import Patience, Registry
 from scistream.control_server.salvage import open_journal
 from scistream.control_server.state_directory import StateDirectory
 from scistream.control_server.supervisor import Supervisor
-from scistream.engines import find_engine, guarding
+from scistream.engines import find_engine, guarding, shaping
 from scistream.engines.base import Engine
 from scistream.engines.holders import who_listens
 from scistream.errors import Code, SciStreamError
@@ -56,6 +56,7 @@ async def release_leftovers(settings: Settings, log: FilteringBoundLogger) -> in
         released = await registry.release_all()
         # Also of data servers that had ended before.
         await guarding.sweep(directory, tuple)
+        await shaping.sweep(directory, ())
         return released
 
 

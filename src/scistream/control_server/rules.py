@@ -100,8 +100,8 @@ def check_renewal(session: Session) -> None:
     if session.state is not SessionState.ACTIVE:
         raise _not_active(session, "the renewal of certificates")
     if session.asked.encryption is not Encryption.TLS:
-        reason = f"a session with encryption {session.asked.encryption.value} has no certificates"
-        raise SciStreamError(Code.ENGINE_CANNOT, engine=session.engine.title, reason=reason)
+        encryption = session.asked.encryption.value
+        raise SciStreamError(Code.NO_CERTIFICATES, uid=session.asked.uid, encryption=encryption)
 
 
 def _not_active(session: Session, what: str) -> SciStreamError:

@@ -107,9 +107,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         text = metadata_text(context, ENCRYPTION_METADATA)
         if text is not None:
             return parse_encryption(text)
-        if self._old_clients is OldClients.REFUSE:
-            raise SciStreamError(Code.OLD_CLIENT_REFUSED, uid=uid)
-        return Encryption.NONE if self._old_clients is OldClients.PLAIN else Encryption.LEGACY_PSK
+        given = Encryption.NONE if self._old_clients is OldClients.PLAIN else Encryption.LEGACY_PSK
+        engine = self._registry.engine
+        if self._old_clients is OldClients.REFUSE or given not in engine.encryptions:
+            setting = self._old_clients.value
+            if self._old_clients is not OldClients.REFUSE:
+                setting += f", which {engine.title} does not do"
+            raise SciStreamError(Code.OLD_CLIENT_REFUSED, uid=uid, setting=setting)
+        return given
 
     async def hello(self, request: wire.Hello, context: Context, name: str = "hello") -> wire.AppResponse:
         """Register the application's end of a session."""

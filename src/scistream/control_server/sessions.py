@@ -44,7 +44,7 @@ class SessionRequest:
     @property
     def wishes(self) -> Wishes:
         """What is asked of the engine."""
-        return Wishes(self.encryption, self.transport, bool(self.sources), self.half_close, bool(self.rate))
+        return Wishes(self.transport, bool(self.sources), self.half_close, bool(self.rate), encryption=self.encryption)
 
 
 @dataclass(frozen=True)

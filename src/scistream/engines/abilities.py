@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from scistream.engines.base import Engine, Feature
@@ -39,7 +39,7 @@ class Ability:
 class Wishes:
     """What is asked of an engine."""
 
-    encryption: Encryption = Encryption.NONE
+    encryption: Encryption = field(kw_only=True)
     transport: Transport = Transport.TCP
     sources: bool = False
     half_close: bool = False

@@ -8,17 +8,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, SupportsIndex
+from typing import ClassVar, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from scistream.addresses import Endpoint, Network
 from scistream.engines.host import Host, ask, find_program
 from scistream.engines.marks import ProcessMark
+from scistream.engines.plans import Plan, Route
 from scistream.engines.traffic import Traffic
 from scistream.errors import Code, SciStreamError
-from scistream.protocol import SESSION_KEY_SIZE
-from scistream.terms import Direction, Encryption, Transport, Uid, parse_uid
+from scistream.terms import Encryption, Transport
 
 __all__ = [
     "FILE_KINDS",
@@ -28,119 +25,13 @@ __all__ = [
     "Installation",
     "Plan",
     "Route",
-    "SecretText",
     "Traffic",
-    "fill",
-    "without_places",
 ]
 
 FILE_KINDS: Final = ("ca", "conf", "log", "log.1", "pem", "pid", "psk", "sock", "traffic")
 """Every kind of file that a data server may have."""
 
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
-# The directories of an absolute path; what is left is the file's name.
-_DIRECTORIES: Final = re.compile(r"(?<![\w.:/-])(?:/[^\s/:'\"()\[\]]+)+/")
-
-# The output is no HTML, and every value comes from a parsed type.
-_TEMPLATES: Final = Environment(  # noqa: S701
-    loader=PackageLoader("scistream.engines"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
-
-
-def fill(template: str, **values: Any) -> str:
-    """Fill in one of the package's templates. Values come from parsed types, never from a caller's text (U07)."""
-    return _TEMPLATES.get_template(template).render(values)
-
-
-class SecretText(str):
-    """A text that does not show itself where a traceback or a log prints values; written, it is what it is."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-    def __getitem__(self, key: SupportsIndex | slice) -> SecretText:
-        # Printers of values cut long texts first.
-        return SecretText(super().__getitem__(key))
-
-
-def without_places(words: str) -> str:
-    """A program's words with file names in place of this host's paths."""
-    return _DIRECTORIES.sub("", words)
-
-
-@dataclass(frozen=True)
-class Route:
-    """One entry point and the target that its connections go to.
-
-    Raises:
-        SciStreamError: BAD_ADDRESS, where an address was not made by `Endpoint.parse` and does not read like it.
-    """
-
-    entry_point: Endpoint
-    target: Endpoint
-
-    def __post_init__(self) -> None:
-        for endpoint in (self.entry_point, self.target):
-            if Endpoint.parse(str(endpoint)) != endpoint:
-                raise SciStreamError(Code.BAD_ADDRESS, address=str(endpoint), reason="it is not in canonical form")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one data server shall do: the routes of one session, and where its files lie.
-
-    `stem` begins the names of its files: the uid, or the uid and the direction with a dot between. `key` is the secret
-    that the two gateways of the stream share, `scistream.protocol.SESSION_KEY_SIZE` bytes, or None where the session
-    has none. `encryption` protects the bytes between the two gateways. `sources` are the networks whose hosts may
-    connect, all where there are none. `rate` is in kb/s of application bytes, each way; 0 where there is none.
-
-    Raises:
-        SciStreamError: BAD_UID, NO_TARGETS.
-    """
-
-    uid: Uid
-    direction: Direction
-    routes: tuple[Route, ...]
-    directory: Path
-    stem: str
-    key: bytes | None = field(default=None, repr=False)
-    encryption: Encryption = Encryption.NONE
-    transport: Transport = Transport.TCP
-    sources: tuple[Network, ...] = ()
-    rate: int = 0
-
-    def __post_init__(self) -> None:
-        parse_uid(self.uid)
-        if self.stem not in (self.uid, f"{self.uid}.{self.direction.value}"):
-            raise SciStreamError(Code.BAD_UID, uid=self.stem)
-        if not self.routes:
-            raise SciStreamError(Code.NO_TARGETS, uid=self.uid)
-        if self.key is not None and len(self.key) != SESSION_KEY_SIZE:
-            raise ValueError("a session key has another size")
-
-    def require_key(self, engine: str) -> bytes:
-        """The session's key, for an encryption that needs it.
-
-        Raises:
-            SciStreamError: SESSION_KEY_MISSING.
-        """
-        if self.key is None:
-            raise SciStreamError(Code.SESSION_KEY_MISSING, uid=self.uid, engine=engine)
-        return self.key
-
-    def path(self, kind: str) -> Path:
-        """The session's file of one kind (guide 7.4: `<uid>.conf`, `<uid>.log`)."""
-        return self.directory.absolute() / self.name(kind)
-
-    def name(self, kind: str) -> str:
-        """The file's name inside `directory`, which is every data server's working directory."""
-        return f"{self.stem}.{kind}"
 
 
 @dataclass(frozen=True)
@@ -217,6 +108,8 @@ class Engine(abc.ABC):
     """What it cannot do, each with the sentence that a request for it is refused with."""
     is_guarded: ClassVar[bool] = False
     """Whether the kernel keeps its source lists, where the host allows it, since it has none of its own."""
+    has_processes: ClassVar[bool] = False
+    """Whether a data server is processes, which hold its ports, and whose id its mark is."""
     privileges: ClassVar[str] = "none"
     """What the control server needs for it, beyond an ordinary user's rights."""
 

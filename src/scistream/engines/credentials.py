@@ -6,7 +6,8 @@ import datetime
 from pathlib import Path
 
 from scistream.certificates.sessions import SessionAuthority
-from scistream.engines.base import Engine, Plan, SecretText
+from scistream.engines.base import Engine, Plan
+from scistream.engines.texts import SecretText
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Encryption, Transport
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from scistream.engines.base import FILE_KINDS, Plan, without_places
+from scistream.engines.base import FILE_KINDS, Plan
+from scistream.engines.texts import without_places
 from scistream.errors import Code, SciStreamError, one_line
 
 __all__ = ["last_words", "log_size", "remove_files", "tail", "words_since", "write_files"]

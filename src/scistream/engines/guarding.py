@@ -10,9 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import functools
-import os
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Container, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +18,6 @@ from typing import Final
 
 from scistream.engines.base import Plan
 from scistream.engines.guarding_rules import (
-    DOORS,
     PROBE,
     REFUSED,
     STRANGERS,
@@ -35,16 +31,16 @@ from scistream.engines.guarding_rules import (
     take_out,
 )
 from scistream.engines.host import find_program
+from scistream.engines.nft_names import DOORS
+from scistream.engines.probing import privilege_shortfall, takes
 from scistream.engines.processes import plain_ip
 from scistream.engines.shaping_cgroups import Slot
-from scistream.engines.shaping_tools import PACKAGES, Tools, alone, is_privileged
+from scistream.engines.shaping_tools import PACKAGES, Tools, alone
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["guard", "guarded", "missing", "refused", "sweep", "unguard"]
 
 _FAILING: Final = "its entry points cannot be kept to the sources"
-_STATUS: Final = Path("/proc/self/status")
-_PROBE_TIMEOUT: Final = 20.0
 # Seconds for which one look at the counts serves every session.
 _FRESH: Final = 1.0
 
@@ -71,28 +67,9 @@ def missing() -> str:
 def _shortfall() -> str:
     if find_program(("nft",)) is None:
         return f"there is no program nft (package {PACKAGES['nft']})"
-    if not is_privileged(_STATUS.read_text(), root=os.geteuid() == 0):
-        return "the control server has not the capability CAP_NET_ADMIN (root has it; its unit: AmbientCapabilities=)"
-    try:
-        _probe()
-    except (subprocess.SubprocessError, OSError):
-        return "nft does not take its rules on this kernel"
-    return ""
-
-
-@functools.cache
-def _probe() -> None:
-    """Ask nft and the kernel, changing nothing. What they can, they can for good; what they cannot is asked again."""
-    nft = find_program(("nft",)) or "nft"
-    subprocess.run(
-        [nft, "--check", "--file", "-"],
-        input=PROBE.encode(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=_PROBE_TIMEOUT,
-        env={"LC_ALL": "C"},
-        check=True,
-    )
+    if words := privilege_shortfall():
+        return words
+    return "" if takes(PROBE) else "nft does not take its rules on this kernel"
 
 
 @contextlib.asynccontextmanager
@@ -120,7 +97,7 @@ async def guard(plan: Plan, engine: str) -> None:
             has no address.
     """
     tools, slot = Tools(engine, _FAILING), Slot.of(plan)
-    if words := missing():
+    if words := await asyncio.to_thread(missing):
         raise tools.cannot(words)
     doors = await _doors(plan, engine)
     async with alone(tools):

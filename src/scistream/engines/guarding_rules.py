@@ -19,11 +19,11 @@ import re
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from scistream.addresses import Network
+from scistream.addresses import Network, collapsed
+from scistream.engines.nft_names import DOORS, door_map
 from scistream.engines.shaping_cgroups import Slot
 
 __all__ = [
-    "DOORS",
     "PROBE",
     "REFUSED",
     "STRANGERS",
@@ -37,18 +37,13 @@ __all__ = [
     "take_out",
 ]
 
-DOORS: Final = {
-    "at_ip": "ipv4_addr . inet_service",
-    "at_ip6": "ipv6_addr . inet_service",
-    "any_ip": "inet_service",
-    "any_ip6": "inet_service",
-}
-"""The maps of the entry points, each with the type of its keys."""
 REFUSED: Final = "refused"
 """The set that counts, by port, the connections that were refused."""
 STRANGERS: Final = {"ip": "strangers_ip", "ip6": "strangers_ip6"}
 """The sets of the last who were refused, by port, for each IP version as nftables calls it."""
 
+# The types of the keys of `DOORS`.
+_KEYS: Final = ("ipv4_addr . inet_service", "ipv6_addr . inet_service", "inet_service", "inet_service")
 _VERSIONS: Final = {"ip": 4, "ip6": 6}
 _BASE: Final = (
     "input tcp flags & (fin | syn | rst | ack) == syn jump doors",
@@ -84,10 +79,7 @@ def table_of(instance: str) -> str:
 
 def door_at(address: _Address, port: int) -> Door:
     """The way in to a port on an address; where it is unspecified, on all of its IP version."""
-    family = "ip" if address.version == _VERSIONS["ip"] else "ip6"
-    if address.is_unspecified:
-        return Door(f"any_{family}", str(port))
-    return Door(f"at_{family}", f"{address} . {port}")
+    return Door(door_map(address), str(port) if address.is_unspecified else f"{address} . {port}")
 
 
 def put_in(slot: Slot, doors: Collection[Door], sources: Sequence[Network], stale: Collection[Door] = ()) -> str:
@@ -105,7 +97,7 @@ def put_in(slot: Slot, doors: Collection[Door], sources: Sequence[Network], stal
 
 def _base(table: str) -> Iterator[str]:
     yield f"add table {table}"
-    yield from (f"add map {table} {name} {{ type {keys} : verdict; }}" for name, keys in DOORS.items())
+    yield from (f"add map {table} {name} {{ type {keys} : verdict; }}" for name, keys in zip(DOORS, _KEYS, strict=True))
     yield f"add set {table} {REFUSED} {{ type inet_service; counter; }}"
     for family, name in STRANGERS.items():
         yield f"add set {table} {name} {{ type inet_service . ipv{_VERSIONS[family]}_addr; {_NOTING} }}"
@@ -120,9 +112,7 @@ def _chain(table: str, chain: str, hook: str = "") -> Iterable[str]:
 
 def _rules(stem: str, sources: Sequence[Network]) -> Iterator[str]:
     for family, version in _VERSIONS.items():
-        # nft takes no two ranges of a set that overlap.
-        own = [each for each in sources if each.version == version]
-        if allowed := ", ".join(map(str, ipaddress.collapse_addresses(own))):  # type: ignore[type-var]
+        if allowed := ", ".join(map(str, collapsed(sources, version))):
             yield f"{family} saddr {{ {allowed} }} accept"
     yield f"tcp dport @{REFUSED}"
     yield from (f"add @{name} {{ tcp dport . {family} saddr }}" for family, name in STRANGERS.items())

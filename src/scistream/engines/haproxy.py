@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Self
 from scistream.addresses import Endpoint
 from scistream.certificates.sessions import gateway_name
 from scistream.engines import counting
-from scistream.engines.base import Feature, Handshake, Installation, Plan, Route, SecretText, fill
+from scistream.engines.base import Feature, Handshake, Installation, Plan, Route
 from scistream.engines.command_socket import ask
 from scistream.engines.credentials import CIPHERSUITES, credentials, has_certificates
 from scistream.engines.host import Host
@@ -24,6 +24,7 @@ from scistream.engines.proxy import Proxy
 from scistream.engines.reloading import cannot
 from scistream.engines.renewal import renew
 from scistream.engines.running import command
+from scistream.engines.texts import SecretText, fill
 from scistream.engines.traffic import Traffic
 from scistream.errors import one_line
 from scistream.terms import Direction, Encryption

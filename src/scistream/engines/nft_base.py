@@ -36,13 +36,14 @@ class Patience:
         tcp: where both ends are open, or one has closed its half: the kernel's own 120 s would cut those.
         unanswered: where an end does not acknowledge: more than the quarter of an hour for which TCP tries again.
         udp: a UDP flow that was answered; it has no other end than this.
-        udp_unanswered: one that was never answered, so that a flood from invented addresses is forgotten sooner.
+        udp_unanswered: one that was never answered: all flows to a target share its ports, and a flood from invented
+            addresses would take them from everybody.
     """
 
     tcp: int = 5 * _DAY
     unanswered: int = 1800
     udp: int = 3600
-    udp_unanswered: int = 600
+    udp_unanswered: int = 30
 
 
 # As text: before 1.0.9 nft ignores the policies of ct timeout objects in JSON. Only numbers and our own names go in.

@@ -13,35 +13,25 @@ from scistream.addresses import Endpoint
 from scistream.engines.base import Plan, Route
 from scistream.engines.holders import who_listens
 from scistream.engines.nft_table import Door
+from scistream.engines.probing import STATUS, privilege_shortfall
 from scistream.engines.processes import bind_failure, is_in_use, plain_ip
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["doors", "forwarding_shortfall", "require_forwarding", "require_free", "shortfall"]
 
-_STATUS: Final = Path("/proc/self/status")
 _SYSTEM: Final = Path("/proc/sys")
-# linux/capability.h
-_NET_ADMIN: Final = 1 << 12
 _FORWARDING: Final = {"ip": "net.ipv4.ip_forward", "ip6": "net.ipv6.conf.all.forwarding"}
 _FAMILIES: Final = {"ip": socket.AF_INET, "ip6": socket.AF_INET6}
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def shortfall(status: Path = _STATUS, system: Path = _SYSTEM) -> str:
+def shortfall(status: Path = STATUS, system: Path = _SYSTEM) -> str:
     """What this process or this host lacks for any forwarding, in a sentence; empty where nothing is missing."""
-    if not _capabilities(status.read_text()) & _NET_ADMIN:
-        return (
-            "the control server may not change packet filters: run it as root, or give it CAP_NET_ADMIN "
-            "(systemd: AmbientCapabilities=CAP_NET_ADMIN)"
-        )
+    if words := privilege_shortfall(status):
+        return words
     lacking = [forwarding_shortfall(family, system) for family in _FORWARDING]
     return lacking[0] if all(lacking) else ""
-
-
-def _capabilities(status: str) -> int:
-    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
-    return int(effective.split()[1], 16)
 
 
 def forwarding_shortfall(family: str, system: Path = _SYSTEM) -> str:
@@ -68,6 +58,8 @@ def require_forwarding(engine: str, found: tuple[Door, ...]) -> None:
 
 def _unreachable(door: Door) -> str:
     target, entry_point = Endpoint(str(door.target), door.target_port), Endpoint(str(door.address), door.port)
+    if door.target.is_multicast or door.target.is_unspecified or door.target.is_reserved:
+        return f"target {target} is no host's address"
     if door.target.is_loopback and not door.address.is_loopback:
         return f"target {target} is this gateway's loopback, to which nothing is forwarded: name an outer address of it"
     if door.address.is_loopback and not door.target.is_loopback:

@@ -7,6 +7,7 @@ chains tells which sessions stand, whatever a journal says of them.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import re
 from collections.abc import Collection
@@ -17,11 +18,13 @@ from typing import Final, Self
 from scistream.engines.marks import ProcessMark
 
 __all__ = [
+    "DOORS",
     "FIRST_NUMBER",
     "LAST_NUMBER",
     "NUMBER_MASK",
     "PROBE_NUMBER",
     "Making",
+    "door_map",
     "free_number",
     "is_number",
     "is_table",
@@ -35,6 +38,9 @@ PROBE_NUMBER: Final = 0x5C000000
 FIRST_NUMBER: Final = 0x5C000001
 LAST_NUMBER: Final = 0x5CFFFFFF
 # Far more than any process id: the kernel's highest is 2^22.
+
+DOORS: Final = ("at_ip", "at_ip6", "any_ip", "any_ip6")
+"""The maps from an entry point to its session's chain, of this engine's tables and of `guarding`'s."""
 
 _PREFIX: Final = "scistream_"
 _DIGITS: Final = 12
@@ -51,6 +57,12 @@ def table_of(directory: Path) -> str:
 def is_table(name: str) -> bool:
     """Whether a table is a control server's."""
     return _TABLE.fullmatch(name) is not None
+
+
+def door_map(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """The map in which an entry point on this address stands; an unspecified one is on all of its IP version."""
+    family = "ip" if address.version == 4 else "ip6"
+    return f"any_{family}" if address.is_unspecified else f"at_{family}"
 
 
 def is_number(number: int) -> bool:

@@ -13,10 +13,10 @@ from typing import Any, Final, TypeVar
 from scistream.engines import nft_conntrack, nft_farewell, nft_reading, nft_table
 from scistream.engines.marks import ProcessMark
 from scistream.engines.nft_base import Patience, base
-from scistream.engines.nft_names import FIRST_NUMBER, LAST_NUMBER, Making, free_number, table_of
+from scistream.engines.nft_names import DOORS, FIRST_NUMBER, LAST_NUMBER, Making, free_number, table_of
 from scistream.engines.nft_program import NftError, Program
 from scistream.engines.nft_reading import TURNED_AWAY, Element, Look, Standings, Tally
-from scistream.engines.nft_table import CARRIED, DOORS, Rules
+from scistream.engines.nft_table import CARRIED, Rules
 from scistream.engines.traffic import Traffic
 
 __all__ = ["Sessions"]
@@ -154,6 +154,16 @@ class Sessions:
         """
         return self._tell(mark, lambda table, making: nft_table.retargeted(table, rules(making)))
 
+    def reclass(self, directory: Path, stem: str, classes: tuple[str, str]) -> None:
+        """Have a session's packets go through these queues of its rate; where it does not stand: nothing.
+
+        Raises:
+            NftError: all is as it was.
+        """
+        for making in self.tables().get(table_of(directory), {}):
+            if making.stem == stem:
+                self._tell(making.mark, lambda table, found: nft_table.reclassed(table, found, classes))
+
     def close(self, mark: ProcessMark, *, running: bool) -> bool:
         """Have a session refuse new connections, and where `running` is false reset the others; False where it is gone.
 
@@ -254,9 +264,8 @@ class Sessions:
         table, making, _ = found
         count = self._count(table)
         now = count.tally.figures(making)
-        told = replace(now, connections_open=count.open.get(making.number, 0)).since(earlier)
-        self._told[mark] = told
-        return told
+        self._told[mark] = replace(now, connections_open=count.open.get(making.number, 0)).since(earlier)
+        return self._told[mark]
 
     def _count(self, table: str) -> _Count:
         with self._counting:
@@ -271,8 +280,7 @@ class Sessions:
 
     def _elements(self, table: str, kind: str, names: tuple[str, ...]) -> list[Element]:
         # One by one: before 1.0.7, nft reads all rules of the host for anything else.
-        answers = (self.nft.listing(kind, "inet", table, name) for name in names)
-        return [element for answer in answers for element in nft_reading.elements(answer)]
+        return [each for name in names for each in nft_reading.elements(self.nft.listing(kind, "inet", table, name))]
 
     def _change(self, work: Callable[[], _Result]) -> _Result:
         """One change at a time, by what was seen last; where that is not so any more, by another look."""

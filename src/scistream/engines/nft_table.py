@@ -6,22 +6,21 @@ Source: libnftables-json(5).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scistream.addresses import Network
-from scistream.engines.nft_names import Making
+from scistream.addresses import Network, collapsed
+from scistream.engines.nft_names import Making, door_map
 from scistream.terms import Transport
 
 __all__ = [
     "CARRIED",
-    "DOORS",
     "Door",
     "Rules",
     "Standing",
     "closed",
     "installed",
+    "reclassed",
     "removed",
     "retargeted",
 ]
@@ -32,8 +31,6 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _LOGS_PER_MINUTE: Final = 10
 CARRIED: Final = ("carried", "carried_bare")
 """The maps that count packets; `bare` those of TCP whose header has no options."""
-DOORS: Final = ("at_ip", "at_ip6", "any_ip", "any_ip6")
-"""The maps of the entry points, whose elements lead to the chain `admit`."""
 _LISTENING: Final = {"concat": [{"meta": {"key": "l4proto"}}, {"payload": {"protocol": "th", "field": "dport"}}]}
 
 
@@ -109,14 +106,24 @@ def installed(table: str, rules: Rules) -> list[Command]:
         *({"create": {"chain": _named(table, name=making.name(kind))}} for kind in rules.chains),
         *_admission(table, rules),
         *(_refusal(table, rules) if rules.sources else ()),
-        *_classes(table, rules),
+        *_classes(table, making, rules.classes),
         *_elements(table, rules),
     ]
 
 
 def retargeted(table: str, rules: Rules) -> list[Command]:
     """Have new connections go to the rules' targets; conntrack knows where the running ones go."""
-    return [_flush(table, rules.making.name("admit")), *_admission(table, rules), *_targets(table, rules)]
+    return [
+        _flush(table, rules.making.name("admit")),
+        *_admission(table, rules),
+        *_targets(table, rules),
+        *(reclassed(table, rules.making, rules.classes) if rules.classes else ()),
+    ]
+
+
+def reclassed(table: str, making: Making, classes: tuple[str, str]) -> list[Command]:
+    """Have the packets of each way go through these queues."""
+    return [_flush(table, making.name("carry")), *_classes(table, making, classes)]
 
 
 def closed(table: str, making: Making, *, running: bool) -> list[Command]:
@@ -163,16 +170,11 @@ def _admission(table: str, rules: Rules) -> list[Command]:
 
 def _guard(family: str, rules: Rules) -> list[Command]:
     version = 4 if family == "ip" else 6
-    allowed = [_prefix(each) for each in _collapsed(rules.sources, version)]
+    allowed = [_prefix(each) for each in collapsed(rules.sources, version)]
     away = {"goto": {"target": rules.making.name("refuse")}}
     if not allowed:
         return [_match(_meta("nfproto"), f"ipv{version}"), away]
     return [_match(_field(family, "saddr"), {"set": allowed}, "!="), away]
-
-
-def _collapsed(networks: Sequence[Network], version: int) -> list[Any]:
-    # nftables takes no two ranges of a set that overlap.
-    return list(ipaddress.collapse_addresses([each for each in networks if each.version == version]))  # type: ignore[type-var]
 
 
 def _prefix(network: Network) -> Command:
@@ -203,16 +205,15 @@ def _reject(transport: Transport) -> list[Command]:
     return [_match(_meta("l4proto"), "udp"), {"reject": {"type": "icmpx", "expr": "port-unreachable"}}]
 
 
-def _classes(table: str, rules: Rules) -> list[Command]:
+def _classes(table: str, making: Making, classes: tuple[str, str] | None) -> list[Command]:
     """Which queue the packets of each way go through, where there is a rate to keep."""
-    ways = zip(("original", "reply"), rules.classes or (), strict=False)
     return [
         _rule(
             table,
-            rules.making.name("carry"),
+            making.name("carry"),
             [_match(_ct("direction"), way), {"mangle": {"key": _meta("priority"), "value": name}}],
         )
-        for way, name in ways
+        for way, name in zip(("original", "reply"), classes or (), strict=False)
     ]
 
 
@@ -225,7 +226,7 @@ def _elements(table: str, rules: Rules) -> list[Command]:
     for door in rules.doors:
         port = [rules.transport.value, door.port]
         host = [] if door.address.is_unspecified else [str(door.address)]
-        found.append((f"{'at' if host else 'any'}_{door.family}", [{"concat": [*host, *port]}, admit]))
+        found.append((door_map(door.address), [{"concat": [*host, *port]}, admit]))
         found += [(name, {"concat": port}) for name in ("ports", "refused", "late")]
     return [*(_element("add", table, name, element) for name, element in found), *_targets(table, rules)]
 

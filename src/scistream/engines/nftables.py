@@ -106,12 +106,29 @@ class NFTables(Engine):
         if not plan.rate:
             yield None
             return
-        priorities = await shaping.limit(plan, self.title, forwarded=True)
+        classes = await self._classes(plan)
         try:
-            yield priorities.to_targets, priorities.to_clients
+            yield classes
         except BaseException:
             await asyncio.shield(shaping.unlimit(plan, self.title))
             raise
+
+    async def _classes(self, plan: Plan) -> tuple[str, str] | None:
+        """Those of the session's rate, made where they are missing."""
+        if not plan.rate:
+            return None
+        priorities = await shaping.limit(plan, self.title, forwarded=True)
+        return priorities.to_targets, priorities.to_clients
+
+    async def keep_bounds(self, plan: Plan) -> None:
+        """See `engines.shaping.limit`; the rules are told the numbers of the queues again, which may be others now."""
+        if classes := await self._classes(plan):
+            await self._telling(self._sessions.reclass, plan.directory, plan.stem, classes)
+
+    async def lift_bounds(self, plan: Plan) -> None:
+        """See `engines.shaping.unlimit`."""
+        if plan.rate:
+            await shaping.unlimit(plan, self.title)
 
     async def _put_in(self, plan: Plan, rules: Callable[[Making], Rules]) -> ProcessMark:
         put_in = functools.partial(self._sessions.put_in, plan.directory, plan.stem, rules)
@@ -149,8 +166,7 @@ class NFTables(Engine):
         """
         if left := await self.take_out(mark):
             raise self._error(Code.DATA_SERVER_STUCK, plan, pid=hex(mark.pid), left=left)
-        if plan.rate:
-            await shaping.unlimit(plan, self.title)
+        await self.lift_bounds(plan)
         self._words.pop(plan.path("log"), None)
 
     async def take_out(self, mark: ProcessMark) -> str:
@@ -201,16 +217,13 @@ class NFTables(Engine):
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def retarget(self, plan: Plan, mark: ProcessMark) -> None:
-        """Have new connections go to the plan's targets, in one transaction.
+        """Have new connections go to the plan's targets, in one transaction; the way there may be another device's.
 
         Raises:
             SciStreamError: ENGINE_CANNOT, CONFIGURATION_REJECTED; all is then as it was.
         """
         doors = await self._doors(plan)
-        if plan.rate:
-            await shaping.limit(plan, self.title, forwarded=True)
-        # The classes of the rate stay what they are.
-        rules = functools.partial(_rules, plan, doors, None)
+        rules = functools.partial(_rules, plan, doors, await self._classes(plan))
         if not await self._telling(self._sessions.retarget, mark, rules):
             raise SciStreamError(Code.ENGINE_CANNOT, engine=self.title, reason="its rules are gone")
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from scistream.certificates.sessions import gateway_name
-from scistream.engines.base import Feature, Handshake, Installation, Plan, fill
+from scistream.engines.base import Feature, Handshake, Installation, Plan
 from scistream.engines.credentials import CIPHERSUITES, credentials, has_certificates
 from scistream.engines.marks import ProcessMark
 from scistream.engines.proxy import Proxy
 from scistream.engines.renewal import renew
+from scistream.engines.texts import fill
 from scistream.engines.traffic import Count, Peer, Traffic
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, Encryption, Transport

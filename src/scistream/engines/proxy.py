@@ -16,9 +16,10 @@ from typing import ClassVar
 
 from scistream.addresses import Endpoint
 from scistream.engines import guarding, lifecycle, renewal, running, shaping
-from scistream.engines.base import Engine, Installation, Plan, Route, without_places
+from scistream.engines.base import Engine, Installation, Plan, Route
 from scistream.engines.marks import ProcessMark
 from scistream.engines.processes import wait_exit
+from scistream.engines.texts import without_places
 from scistream.engines.traffic import Count, Peer, Traffic
 from scistream.errors import Code, SciStreamError, one_line
 
@@ -28,6 +29,7 @@ __all__ = ["Proxy"]
 class Proxy(Engine):
     """An engine whose data servers are processes, each in a session (setsid) of its own."""
 
+    has_processes = True
     error_mark: ClassVar[str] = ""
     """What the lines of its checker have that tell of errors; the others are notices."""
     drain_signal: ClassVar[signal.Signals | None] = None

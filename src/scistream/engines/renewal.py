@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from scistream.engines.base import Plan, SecretText
+from scistream.engines.base import Plan
 from scistream.engines.credentials import certificate_file, has_certificates
 from scistream.engines.marks import ProcessMark
 from scistream.engines.reloading import cannot, configuration, reload, renewed
 from scistream.engines.running import running_leader
+from scistream.engines.texts import SecretText
 
 if TYPE_CHECKING:
     from scistream.engines.proxy import Proxy

@@ -45,7 +45,7 @@ from scistream.engines.shaping_tools import Tools, alone
 
 __all__ = ["Priorities", "entering", "limit", "missing", "sweep", "unlimit"]
 
-# Always among a session's devices, and so the one that knows all numbers that are taken.
+# Always among a session's devices.
 _LOOPBACK: Final = "lo"
 
 
@@ -74,15 +74,14 @@ async def limit(plan: Plan, engine: str, *, forwarded: bool = False) -> Prioriti
             nothing is left then of what was not there before.
     """
     tools = Tools(engine)
-    if words := missing(forwarded=forwarded):
+    if words := await asyncio.to_thread(missing, forwarded=forwarded):
         raise tools.cannot(words)
     devices = await _devices(tools, plan)
     async with alone(tools):
-        roots, before, taken = await asyncio.gather(
-            _roots(tools), _recorded(tools, Slot.of(plan)), _classes(tools, _LOOPBACK)
-        )
+        before = await _recorded(tools, Slot.of(plan))
+        priorities = before or shaping_devices.free_priorities(await _taken(tools))
+        roots = await _roots(tools)
         _require_free(tools, devices, roots)
-        priorities = before or shaping_devices.free_priorities(taken)
         if priorities is None:
             raise tools.cannot("it cannot be kept to a rate: a device can have no more classes")
         async with _undone(tools, Slot.of(plan), priorities, new=before is None):
@@ -113,12 +112,11 @@ async def sweep(directory: Path, stems: Collection[str]) -> None:
         return
     tools, instance = Tools("s2cs"), Slot.instance_of(directory)
     async with alone(tools):
-        known = read_slots(await tools.look("nft", "-j", "-t", "list", "table", *TABLE.split()) or '{"nftables": []}')
+        known = await _known(tools)
         for slot in {*known, *shaping_cgroups.left_over(instance)}:
             if slot.instance == instance and slot.stem not in stems:
                 await _release(tools, slot)
-                known.pop(slot, None)
-        await _drop_orphans(tools, [each for each in known.values() if each is not None])
+        await _taken(tools)
 
 
 async def _hold(  # noqa: PLR0913 - what was found out, each once
@@ -195,6 +193,29 @@ async def _recorded(tools: Tools, slot: Slot) -> Priorities | None:
     return read_priorities(answer) if answer else None
 
 
+async def _known(tools: Tools) -> dict[Slot, Priorities | None]:
+    answer = await tools.look("nft", "-j", "-t", "list", "table", *TABLE.split())
+    return read_slots(answer) if answer else {}
+
+
+async def _taken(tools: Tools) -> set[int]:
+    """The numbers of all sessions' classes.
+
+    Classes that no session has go: a control server ended between two commands, or somebody flushed the rules.
+    """
+    known, ours = await asyncio.gather(_known(tools), _ours(tools))
+    numbers = [number for each in known.values() if each for number in (each.to_targets, each.to_clients)]
+    taken = {int(number.partition(":")[2], 16) for number in numbers}
+    orphans = set().union(*await asyncio.gather(*(_classes(tools, name) for name in ours))) - taken
+    if orphans:
+        await _drop(tools, ours, [f"5c1e:{number:x}" for number in sorted(orphans)])
+    return taken
+
+
+async def _ours(tools: Tools) -> list[str]:
+    return [name for name, root in (await _roots(tools)).items() if root.is_ours]
+
+
 async def _roots(tools: Tools) -> dict[str, Root]:
     return shaping_devices.read_roots(await tools.run("tc", "-j", "qdisc", "show"))
 
@@ -211,7 +232,10 @@ async def _release(tools: Tools, slot: Slot, priorities: Priorities | None = Non
     # A cgroup in which something still runs stays, and is swept.
     shaping_cgroups.remove(slot)
     if found := recorded or priorities:
-        await _drop(tools, [found.to_targets, found.to_clients])
+        await _drop(tools, await _ours(tools), [found.to_targets, found.to_clients])
+    else:
+        # Somebody may have flushed its rules.
+        await _taken(tools)
 
 
 async def _unmark(tools: Tools, slot: Slot) -> None:
@@ -226,9 +250,8 @@ async def _unmark(tools: Tools, slot: Slot) -> None:
     await tools.run("nft", "-f", "-", text=rebuild(slot, there))
 
 
-async def _drop(tools: Tools, numbers: Collection[str]) -> None:
-    """Take classes off all devices, our root qdisc off those where they were the last, and with the last the table."""
-    ours = [name for name, root in (await _roots(tools)).items() if root.is_ours]
+async def _drop(tools: Tools, ours: Collection[str], numbers: Collection[str]) -> None:
+    """Take classes off devices, our root qdisc off those where they were the last, and with the last one the table."""
     await tools.try_all("tc", "-force", "-batch", "-", text=shaping_devices.release(ours, numbers))
     left = await asyncio.gather(*(_classes(tools, name) for name in ours))
     empty = [name for name, classes in zip(ours, left, strict=True) if not classes]
@@ -236,13 +259,5 @@ async def _drop(tools: Tools, numbers: Collection[str]) -> None:
         await tools.try_all(
             "tc", "-force", "-batch", "-", text="".join(f"qdisc del dev {name} root\n" for name in empty)
         )
-    if empty == ours:
+    if len(empty) == len(ours):
         await tools.look("nft", "delete", "table", *TABLE.split())
-
-
-async def _drop_orphans(tools: Tools, known: Iterable[Priorities]) -> None:
-    """Classes that no session has: a control server ended between two commands, or somebody flushed the rules."""
-    taken = {int(number.partition(":")[2], 16) for each in known for number in (each.to_targets, each.to_clients)}
-    orphans = await _classes(tools, _LOOPBACK) - taken
-    if orphans:
-        await _drop(tools, [f"5c1e:{number:x}" for number in sorted(orphans)])

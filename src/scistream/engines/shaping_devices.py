@@ -44,6 +44,8 @@ _TCP: Final = 1.003
 _TLS: Final = 1.0013
 # Seconds at the rate that may go at once: a timer of a busy machine comes late, and what it missed is caught up.
 _BURST: Final = 0.02
+# tc reads no more into its 32 bits.
+_MOST_BYTES: Final = (1 << 32) - 1
 _LEAST_BURST: Final = 4096
 # A proxy's sockets wait for the queue themselves (TCP small queues), so it never fills.
 _QUEUE: Final = "pfifo limit 10000"
@@ -173,8 +175,8 @@ def _root(device: Device) -> str:
 
 
 def _class(device: Device, number: str, rate: int, forwarded: bool) -> Iterator[str]:
-    burst = max(round(rate / 8 * _BURST), _LEAST_BURST)
-    waiting = max(round(rate / 8 * _WAIT), _LEAST_WAITING)
+    burst = min(max(round(rate / 8 * _BURST), _LEAST_BURST), _MOST_BYTES)
+    waiting = min(max(round(rate / 8 * _WAIT), _LEAST_WAITING), _MOST_BYTES)
     bounds = f"rate {rate}bit ceil {rate}bit burst {burst} cburst {burst} quantum 60000"
     yield f"class replace dev {device.name} parent {_MAJOR}: classid {number} htb {bounds}"
     yield f"qdisc replace dev {device.name} parent {number} {f'bfifo limit {waiting}' if forwarded else _QUEUE}"

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import socket
+import struct
 import subprocess
 import weakref
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Final
 
 from scistream.engines.host import find_program
+from scistream.engines.probing import privilege_shortfall, takes
 from scistream.engines.processes import pauses
 from scistream.engines.shaping_marks import PROBE
 from scistream.errors import Code, SciStreamError, one_line
 
-__all__ = ["PACKAGES", "Tools", "alone", "is_privileged", "shortfall"]
+__all__ = ["PACKAGES", "Tools", "alone", "shortfall"]
 
 PACKAGES: Final = {"ip": "iproute2", "nft": "nftables", "tc": "iproute2"}
 """The programs, each with the distribution's package."""
 
-_STATUS: Final = Path("/proc/self/status")
-_NET_ADMIN: Final = 1 << 12
 _TIMEOUT: Final = 20.0
 # An abstract address is the network namespace's, as the qdiscs and rules are, and free when its process has ended.
 _LOCK: Final = b"\0scistream-rates"
+# Looks at a holder that is none, or does not listen yet.
+_DOUBTS: Final = 5
 _locks: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = weakref.WeakKeyDictionary()
 
 
@@ -128,20 +128,33 @@ async def alone(tools: Tools) -> AsyncIterator[None]:
 
 
 async def _take(address: socket.socket) -> None:
+    strangers = 0
     for pause in pauses():
         try:
             address.bind(_LOCK)
+            address.listen()
         except OSError:
+            # Any local user can have the address; only who may change the rules keeps others from it.
+            strangers += not _is_held()
+            if strangers > _DOUBTS:
+                return
             await asyncio.sleep(pause)
         else:
             return
 
 
-def is_privileged(status: str, *, root: bool) -> bool:
-    """Whether our programs can change the network, from /proc/self/status; others than root have to hand it on."""
-    wanted = "CapEff:" if root else "CapAmb:"
-    held = next((line.split()[1] for line in status.splitlines() if line.startswith(wanted)), "0")
-    return bool(int(held, 16) & _NET_ADMIN)
+def _is_held() -> bool:
+    """Whether the lock is in the hands of root or of this user."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(_LOCK)
+        except BlockingIOError:
+            return True  # its queue is full, so it listens
+        except OSError:
+            return False
+        credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return struct.unpack("3i", credentials)[1] in {0, os.geteuid()}
 
 
 def shortfall(*, by_cgroup: bool) -> str:
@@ -149,26 +162,8 @@ def shortfall(*, by_cgroup: bool) -> str:
     for name, package in PACKAGES.items():
         if find_program((name,)) is None:
             return f"there is no program {name} (package {package})"
-    if not is_privileged(_STATUS.read_text(), root=os.geteuid() == 0):
-        return "the control server has not the capability CAP_NET_ADMIN (root has it; its unit: AmbientCapabilities=)"
-    try:
-        if by_cgroup:
-            _probe()
-    except (subprocess.SubprocessError, OSError):
+    if words := privilege_shortfall():
+        return words
+    if by_cgroup and not takes(PROBE):
         return "nft and the kernel cannot tell packets by cgroup (socket cgroupv2, Linux 5.13 and nftables 1.0)"
     return ""
-
-
-@functools.cache
-def _probe() -> None:
-    """Ask the kernel, changing nothing. What it can, it can for good; what it cannot is asked again."""
-    nft = find_program(("nft",)) or "nft"
-    subprocess.run(
-        [nft, "--check", "--file", "-"],
-        input=PROBE.encode(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=_TIMEOUT,
-        env=_environment(),
-        check=True,
-    )

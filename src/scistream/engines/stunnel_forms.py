@@ -26,8 +26,9 @@ from cryptography.x509.oid import NameOID
 
 from scistream.addresses import Endpoint
 from scistream.certificates.sessions import gateway_name
-from scistream.engines.base import Engine, Plan, SecretText, fill
+from scistream.engines.base import Engine, Plan
 from scistream.engines.credentials import CIPHERSUITES, credentials
+from scistream.engines.texts import SecretText, fill
 from scistream.errors import Code, SciStreamError
 from scistream.terms import MOCK_UID, Direction, Encryption
 

@@ -89,7 +89,9 @@ class Bench:
     ) -> Plan:
         made = tuple(itertools.starmap(Route, routes))
         stem = f"{self.uid}.{direction.value}"
-        return Plan(self.uid, direction, made, self.directory, stem, key or self.key, encryption or self.encryption)
+        return Plan(
+            self.uid, direction, made, self.directory, stem, key or self.key, encryption=encryption or self.encryption
+        )
 
     @contextlib.asynccontextmanager
     async def running(self, engine: Engine, plan: Plan) -> AsyncIterator[ProcessMark]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from scistream.addresses import Endpoint
 from scistream.demo.network import Host, Network
 from scistream.engines import ENGINES, Plan, Route, shaping, shaping_tools
 from scistream.engines.shaping_cgroups import Cgroup, Slot
+from scistream.engines.shaping_marks import TABLE, read_slots
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, Transport, Uid
+from scistream.terms import Direction, Encryption, Transport, Uid
 
 RATE = 40_000
 DATAGRAM_RATE = 5_000
@@ -49,9 +51,10 @@ class Site:
         place = self.directory / directory
         place.mkdir(exist_ok=True)
         port = options.pop("port", 5100)
-        target = Endpoint(self.network.target.addresses[0], 5074)
+        target = Endpoint(options.pop("target", self.network.target.addresses[0]), 5074)
         route = Route(Endpoint(self.gateway.addresses[0], port), target)
-        return Plan(Uid(name), Direction.INBOUND, (route,), place, name, rate=rate, **options)
+        facts = {"encryption": Encryption.NONE, "rate": rate} | options
+        return Plan(Uid(name), Direction.INBOUND, (route,), place, name, **facts)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """On the gateway, with a loop whose threads are there too."""
@@ -286,16 +289,96 @@ def test_commands_that_fail_half_way_are_undone(site: Site, monkeypatch: pytest.
     assert site.kept() == before
 
 
+def _is_held(site: Site, plan: Plan) -> bool:
+    """Whether what goes to the target passes the queue of the session's rate."""
+    size = 1 << 20
+    known = read_slots(site.tell(f"nft -j list table {TABLE}"))[Slot.of(plan)]
+    assert known is not None
+    with contextlib.ExitStack() as stack:
+        with site.network.target.entered():
+            server = stack.enter_context(socket.create_server(("", 5074)))
+        with site.network.application.entered():
+            entry_point = plan.routes[0].entry_point
+            client = stack.enter_context(socket.create_connection((entry_point.host, entry_point.port), timeout=20))
+        accepted = stack.enter_context(server.accept()[0])
+        _apart(lambda end: end.sendall(bytes(size)), client)
+        accepted.settimeout(20)
+        left = size
+        while left:
+            left -= len(accepted.recv(left))
+    counted = re.search(rf"class htb {known.to_targets} .*\n Sent (\d+) bytes", site.tell("tc -s class show dev far"))
+    return counted is not None and int(counted[1]) >= size
+
+
 def test_u57_rules_that_somebody_flushed_come_back(site: Site) -> None:
     plan = site.plan()
     site.start("haproxy", plan)
-    with _streams(site, back=False) as sink:
-        site.tell("nft flush ruleset")
-        site.limit(plan)
-        assert 0.85 < sink.share(RATE) < 1.1
-    # Its first classes were without an owner; they are nobody's to find but the next start's.
-    site.run(shaping.sweep(site.directory, [plan.stem]))
+    site.tell("nft flush ruleset")
+    site.limit(plan)
+    assert _is_held(site, plan)
+    # Its first classes have no owner any more, and went.
     assert site.kept()["classes"].count("class htb") == 6
+
+
+@pytest.mark.parametrize("engine", ["haproxy", "nftables"])
+def test_a_session_that_ends_after_a_flush_leaves_nothing(site: Site, engine: str) -> None:
+    before = site.kept()
+    site.start(engine, site.plan())
+    site.tell("nft flush ruleset")
+    site.stop_all()
+    assert site.kept() == before
+
+
+@pytest.mark.parametrize("engine", ["haproxy", "nftables"])
+def test_u57_a_queue_that_somebody_removed_comes_back(site: Site, engine: str) -> None:
+    plan = site.plan()
+    site.start(engine, plan)
+    site.tell("tc qdisc del dev far root")
+    site.run(ENGINES[engine].keep_bounds(plan))
+    assert _is_held(site, plan)
+
+
+@pytest.mark.parametrize("engine", ["haproxy", "nginx", "nftables"])
+def test_u57_a_target_behind_another_device_is_kept_to_the_rate_too(site: Site, engine: str) -> None:
+    site.start(engine, site.plan(target=site.network.application.addresses[0]))
+    assert "dev far" not in " ".join(line for line in site.kept()["qdiscs"].splitlines() if "htb 5c1e:" in line)
+    plan = site.plan()
+    _retarget(site, plan)
+    assert _is_held(site, plan)
+
+
+def _retarget(site: Site, plan: Plan) -> None:
+    engine, _, mark = site.marks.pop()
+    site.marks.append((engine, plan, mark))
+    site.run(engine.retarget(plan, mark))
+
+
+@pytest.mark.parametrize("work", ["keep", "retarget"])
+def test_u57_the_kernels_rules_follow_the_numbers_of_their_queues(site: Site, work: str) -> None:
+    plan, slower = site.plan(), site.plan("one-slower", port=5101, directory="b", rate=RATE // 4)
+    site.start("nftables", plan)
+    site.tell("nft delete table inet scistream_rates")
+    for device in ("lo", "near", "far"):
+        site.tell(f"tc qdisc del dev {device} root")
+    # Another session gets the numbers that were this one's.
+    site.limit(slower, forwarded=True)
+    if work == "keep":
+        site.run(ENGINES["nftables"].keep_bounds(plan))
+    else:
+        _retarget(site, plan)
+    assert _is_held(site, plan)
+    site.run(shaping.unlimit(slower, "nftables"))
+
+
+def test_a_new_session_never_gets_numbers_that_another_one_has(site: Site) -> None:
+    first, second = site.plan(), site.plan("one-other", port=5101)
+    one = site.limit(first)
+    for device in ("lo", "near", "far"):
+        site.tell(f"tc qdisc del dev {device} root")
+    assert site.limit(second) != one
+    assert site.limit(first) == one
+    for plan in (first, second):
+        site.run(shaping.unlimit(plan, "HAProxy"))
 
 
 def test_a_cgroup_that_somebody_removed_is_no_obstacle(site: Site) -> None:

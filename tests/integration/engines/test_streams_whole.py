@@ -148,7 +148,7 @@ def test_u72_whole_bytes_when_a_side_ends_its_half_first(
 @pytest.mark.parametrize("carrier", [each for each in carriers() if not each.half_closes], ids=str)
 def test_u72_what_would_lose_bytes_is_refused_by_name(carrier: Carrier) -> None:
     with pytest.raises(SciStreamError) as caught:
-        require(carrier.engine, Wishes(carrier.encryption, half_close=True))
+        require(carrier.engine, Wishes(encryption=carrier.encryption, half_close=True))
     assert caught.value.code is Code.ENGINE_CANNOT
     words = f"{carrier.engine.title} cannot do what was asked: half-closed connections may lose their last bytes"
     assert words in str(caught.value)

@@ -89,7 +89,7 @@ def test_u72_the_direction_that_ends_second_loses_its_last_bytes(
 @pytest.mark.parametrize("encryption", STUNNEL.encryptions)
 def test_u72_a_session_that_needs_half_close_is_refused_by_name(encryption: Encryption) -> None:
     with pytest.raises(SciStreamError) as caught:
-        require(STUNNEL, Wishes(encryption, half_close=True))
+        require(STUNNEL, Wishes(encryption=encryption, half_close=True))
     assert caught.value.code is Code.ENGINE_CANNOT
     words = "half-closed connections may lose their last bytes: those of the direction that ends second"
     assert f"Stunnel cannot do what was asked: {words}" in str(caught.value)

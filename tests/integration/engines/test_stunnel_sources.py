@@ -36,7 +36,7 @@ from scistream.errors import SciStreamError
 from scistream.terms import Encryption
 print(next(each.words for each in abilities(ENGINES["stunnel"]) if each.feature.value == "source list"))
 try:
-    require(ENGINES["stunnel"], Wishes(Encryption.TLS, sources=True))
+    require(ENGINES["stunnel"], Wishes(encryption=Encryption.TLS, sources=True))
 except SciStreamError as error:
     print(error.code.name, error)
 """
@@ -59,7 +59,16 @@ class Site:
         stem = f"one.{direction.value}"
         networks = tuple(map(ipaddress.ip_network, sources))
         routes = (Route(entry_point, target),)
-        return Plan(Uid("one"), direction, routes, self.directory, stem, self.key, Encryption.TLS_PSK, sources=networks)
+        return Plan(
+            Uid("one"),
+            direction,
+            routes,
+            self.directory,
+            stem,
+            self.key,
+            encryption=Encryption.TLS_PSK,
+            sources=networks,
+        )
 
     def run(self, host: Host, work: Coroutine[Any, Any, Any]) -> Any:
         """On a host, with a loop whose threads are there too."""
@@ -323,7 +332,7 @@ def test_u03_without_the_privilege_stunnel_refuses_a_list_by_name_and_says_why(n
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     reason = (
         "it has no source list of its own, and the kernel cannot keep one here: the control server has not the "
-        "capability CAP_NET_ADMIN (root has it; its unit: AmbientCapabilities=)"
+        "capability CAP_NET_ADMIN (root has it; its unit: AmbientCapabilities=CAP_NET_ADMIN)"
     )
     assert told[0] == reason
     assert told[1].startswith(f"ENGINE_CANNOT Stunnel cannot do what was asked: {reason}")

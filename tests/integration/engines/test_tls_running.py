@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 
 from scistream.addresses import Endpoint
 from scistream.engines import ENGINES, Engine, Plan, renewal
-from scistream.engines.base import SecretText
+from scistream.engines.texts import SecretText
 from scistream.errors import Code
 from scistream.terms import Direction, Encryption
 
@@ -374,8 +374,8 @@ def test_u44_who_proves_nothing_is_not_waited_for_and_who_did_may_pause(
     def shortened(plan: Plan, installation: Any) -> dict[Any, str]:
         files = dict(render(plan, installation))
         conf = files[plan.path("conf")]
-        short = conf.replace("timeout client 30s", "timeout client 1s").replace(
-            "handshake_timeout 30s", "handshake_timeout 1s"
+        short = conf.replace("timeout client 10s", "timeout client 1s").replace(
+            "handshake_timeout 10s", "handshake_timeout 1s"
         )
         assert plan.direction is Direction.OUTBOUND or short != conf
         return files | {plan.path("conf"): short}

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import structlog
+from tests.unit.control_server.conftest import MemoryEngine
 
 from scistream import certificates
 from scistream.control_server import banner
 from scistream.control_server.configuration import Surroundings, load
+from scistream.terms import Encryption
 
 
 @pytest.fixture
@@ -96,8 +98,12 @@ def test_a_certificate_near_its_end_is_told_and_one_far_from_it_is_not(tmp_path)
         ),
     ],
 )
-def test_what_deployed_clients_get_is_told_where_it_is_not_encrypted(told, old_clients, words):
+def test_what_deployed_clients_get_is_told_where_it_is_not_encrypted(told, monkeypatch, old_clients, words):
+    monkeypatch.setattr(MemoryEngine, "encryptions", tuple(Encryption))
     assert any(words in line for line in told(old_clients=old_clients))
+    monkeypatch.setattr(MemoryEngine, "encryptions", (Encryption.TLS,))
+    refused = f"old_clients = {old_clients}: Memory does not do that, and deployed clients are refused"
+    assert any(refused in line for line in told(old_clients=old_clients))
 
 
 def test_nothing_is_told_of_deployed_clients_that_are_refused_and_compat_serves_them(told):

@@ -18,7 +18,7 @@ from scistream.engines import Plan, Route
 from scistream.engines.marks import ProcessMark
 from scistream.engines.nftables import NFTables
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, parse_uid
+from scistream.terms import Direction, Encryption, parse_uid
 
 MARK = ProcessMark(0x5C000001, 500)
 OTHER = ProcessMark(0x5C000002, 501)
@@ -135,6 +135,6 @@ def test_strays_of_a_session_are_ended_by_its_engine(kernel, monkeypatch, tmp_pa
     monkeypatch.setattr("scistream.control_server.data_servers.ENGINES", {"nftables": kernel})
     monkeypatch.setattr("psutil.pids", list)
     route = Route(Endpoint("127.0.20.1", 22100), Endpoint("127.0.20.9", 5000))
-    plan = Plan(parse_uid("one"), Direction.INBOUND, (route,), tmp_path, "one")
+    plan = Plan(parse_uid("one"), Direction.INBOUND, (route,), tmp_path, "one", encryption=Encryption.NONE)
     asyncio.run(Engines().stop(kernel, plan, None))
     assert list(kernel.standing) == [OTHER]

@@ -15,8 +15,8 @@ from scistream.control_server import logs
 from scistream.control_server.configuration import Surroundings, load
 from scistream.control_server.data_servers import Engines
 from scistream.engines import Installation, Plan, Route, lifecycle
-from scistream.engines.base import SecretText
 from scistream.engines.stunnel import Stunnel
+from scistream.engines.texts import SecretText
 from scistream.terms import Direction, Encryption, Uid
 
 KEY = bytes(range(32))

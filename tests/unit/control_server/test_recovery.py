@@ -5,12 +5,15 @@ import dataclasses
 
 import pytest
 
+from scistream.addresses import parse_networks
+from scistream.control_server import registry
 from scistream.control_server.events import EventKind
 from scistream.control_server.recovery import Recovery
+from scistream.control_server.sessions import SessionRequest
 from scistream.engines import find_engine
 from scistream.engines.lifecycle import ProcessMark
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, SessionState, Uid, parse_uid
+from scistream.terms import NO_AUTH, Direction, Encryption, SessionState, Transport, Uid, parse_uid
 
 KEY = bytes(range(32))
 
@@ -400,5 +403,54 @@ def test_a_session_of_the_kernel_holds_its_ports_again_and_an_unknown_engine_is_
         await after.recover()
         (found,) = after.registry.sessions()
         assert (found.state, found.engine.title, found.reservation.retaken) == (SessionState.ACTIVE, title, retaken)
+
+    asyncio.run(work())
+
+
+def test_u03_u57_u63_what_was_asked_for_holds_after_a_restart_too(site_factory, monkeypatch, settle):
+    """Source list, rate, transport: of the session, and of the data server that is started in its place."""
+
+    async def work():
+        before = site_factory()
+        monkeypatch.setattr(type(before.engine), "cannot", {})
+        own = {
+            "encryption": Encryption.NONE,
+            "transport": Transport.UDP,
+            "sources": parse_networks("198.51.100.0/24,2001:db8::/32"),
+            "half_close": True,
+        }
+        asked = SessionRequest(Uid("one"), Direction.INBOUND, 1, 500, NO_AUTH, "127.0.20.1", **own)
+        request = asyncio.ensure_future(before.registry.request(asked))
+        await asyncio.sleep(0)
+        await before.say_hello("one")
+        await request
+        await before.update("one")
+        plan = before.data_servers.started[-1]
+        assert (plan.transport, plan.sources, plan.rate) == (Transport.UDP, own["sources"], 500)
+        await before.registry.close()
+        before.data_servers.kill(1000)
+        after = site_factory(data_servers=before.data_servers)
+        await after.recover()
+        (found,) = after.registry.sessions()
+        assert found.asked == asked
+        await settle()
+        assert after.data_servers.started[-1] == plan
+        await after.release("one")
+
+    asyncio.run(work())
+
+
+def test_u57_bounds_and_certificates_are_looked_after_as_long_as_the_registry_lives(site_factory, monkeypatch):
+    async def work():
+        site = site_factory()
+        looked = []
+
+        async def look(name, *arguments):
+            looked.append(name)
+
+        monkeypatch.setattr(registry, "keep_bounds", lambda *arguments: look("bounds"))
+        monkeypatch.setattr(registry, "keep_renewing", lambda *arguments: look("certificates"))
+        await site.registry.keep_promises()
+        assert sorted(looked) == ["bounds", "certificates"]
 
     asyncio.run(work())

@@ -19,6 +19,7 @@ ANYBODY = Caller(Identity(NO_AUTH))
 UID = Uid("one")
 NOW = 1_700_000_000.0
 DUE_IN = (LIFETIME - RENEWAL).total_seconds()
+FULL = LIFETIME.total_seconds()
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_a_session_without_certificates_and_one_that_does_not_run_are_refused_by
         await site.open("one")
         with pytest.raises(SciStreamError) as caught:
             await site.registry.renew_certificates(UID, None, ANYBODY)
-        assert caught.value.facts["reason"] == "a session with encryption none has no certificates"
+        assert (caught.value.code, caught.value.facts["encryption"]) == (Code.NO_CERTIFICATES, "none")
         await site.register("two")
         with pytest.raises(SciStreamError) as caught:
             await site.registry.renew_certificates(Uid("two"), None, ANYBODY)
@@ -77,7 +78,10 @@ def test_a_session_without_certificates_and_one_that_does_not_run_are_refused_by
     asyncio.run(work())
 
 
-@pytest.mark.parametrize(("ends", "renewed"), [(NOW + DUE_IN - 1, 1), (NOW + DUE_IN + 1, 0), (NOW - 1, 1), (None, 0)])
+@pytest.mark.parametrize(
+    ("ends", "renewed"),
+    [(NOW + DUE_IN - 1, 1), (NOW + DUE_IN + 1, 0), (NOW - 1, 1), (None, 0), (NOW + FULL, 0), (NOW + FULL + 90_000, 1)],
+)
 def test_what_is_due_is_renewed_by_itself(site_of, ends, renewed):
     async def work():
         site = site_of(ends)
@@ -92,7 +96,7 @@ def test_what_is_due_is_renewed_by_itself(site_of, ends, renewed):
         with pytest.raises(asyncio.CancelledError):
             await keep_renewing(site.registry.sessions, site.supervisor, clock=lambda: NOW, sleep=sleep)
         assert len(site.data_servers.renewed) == renewed
-        assert pauses == [3600.0, 3600.0]
+        assert pauses == [60.0, 60.0]
 
     asyncio.run(work())
 

@@ -8,7 +8,7 @@ from scistream.addresses import Endpoint
 from scistream.control_server.session_keys import forget_key, keep_key, recall_key
 from scistream.engines.base import Plan, Route
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, Uid
+from scistream.terms import Direction, Encryption, Uid
 
 KEY = bytes(range(32))
 
@@ -16,7 +16,7 @@ KEY = bytes(range(32))
 @pytest.fixture
 def plan(tmp_path):
     route = Route(Endpoint("127.0.20.1", 22100), Endpoint("t.example", 5074))
-    return Plan(Uid("one"), Direction.OUTBOUND, (route,), tmp_path, "one.outbound", KEY)
+    return Plan(Uid("one"), Direction.OUTBOUND, (route,), tmp_path, "one.outbound", KEY, encryption=Encryption.TLS_PSK)
 
 
 def test_u05_a_key_is_kept_for_its_owner_alone_and_forgotten(plan):

@@ -21,7 +21,7 @@ from scistream.engines.host import find_program
 from scistream.engines.marks import ProcessMark
 from scistream.engines.nft_names import table_of
 from scistream.engines.nftables import NFTables
-from scistream.terms import Direction, Transport, Uid
+from scistream.terms import Direction, Encryption, Transport, Uid
 
 Result = TypeVar("Result")
 TIMEOUT = 10.0
@@ -120,6 +120,7 @@ class Site:
             "transport": Transport.UDP if targets[0].type is socket.SOCK_DGRAM else Transport.TCP,
             "directory": self.directory,
             "stem": f"{uid}.outbound",
+            "encryption": Encryption.NONE,
         }
         return Plan(uid, Direction.OUTBOUND, **(facts | options))
 

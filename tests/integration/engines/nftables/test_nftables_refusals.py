@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import socket
 import subprocess
@@ -121,7 +122,7 @@ def test_a_target_that_has_no_address_is_refused(site: Any) -> None:
     listener = site.listener()
     plan = site.plan(listener)
     route = type(plan.routes[0])(plan.routes[0].entry_point, Endpoint("nobody.invalid", 5000))
-    plan = type(plan)(plan.uid, plan.direction, (route,), plan.directory, plan.stem)
+    plan = dataclasses.replace(plan, routes=(route,))
     assert "nobody.invalid: " in str(refused(site, plan, Code.CONFIGURATION_REJECTED))
 
 
@@ -129,7 +130,7 @@ def test_a_target_that_has_no_address_is_refused(site: Any) -> None:
 def test_nothing_is_forwarded_between_loopback_and_the_outside(site: Any, ends: tuple[str, str]) -> None:
     route = type(site.plan(site.listener()).routes[0])(Endpoint(ends[0], 5100), Endpoint(ends[1], 5000))
     plan = site.plan(site.listener())
-    plan = type(plan)(plan.uid, plan.direction, (route,), plan.directory, plan.stem)
+    plan = dataclasses.replace(plan, routes=(route,))
     assert "is this gateway's loopback, " in str(refused(site, plan))
 
 
@@ -191,7 +192,7 @@ def test_one_capability_is_enough(site: Any) -> None:
 def test_without_the_capability_it_says_what_is_missing(site: Any) -> None:
     done = elsewhere(site, site.plan(site.listener()), "--bounding-set=-net_admin", "--inh-caps=-net_admin")
     assert done.stdout.decode() == (
-        "the control server may not change packet filters: run it as root, or give it CAP_NET_ADMIN (systemd: "
+        "the control server has not the capability CAP_NET_ADMIN (root has it; its unit: "
         "AmbientCapabilities=CAP_NET_ADMIN)\n"
     )
 
