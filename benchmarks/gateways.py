@@ -22,8 +22,9 @@ from scistream import certificates
 from scistream.addresses import Endpoint
 from scistream.client import Connection, ControlServer, connect
 from scistream.errors import SciStreamError
+from scistream.protocol import ENCRYPTION_METADATA, control_pb2_grpc, operations_pb2, operations_pb2_grpc
 from scistream.protocol import control_pb2 as wire
-from scistream.protocol import control_pb2_grpc, operations_pb2, operations_pb2_grpc
+from scistream.terms import Encryption
 
 __all__ = ["Crowd", "Gateway", "Targets", "wait_until"]
 
@@ -180,7 +181,9 @@ class Crowd:
 
     def request(self, uid: str) -> Any:
         """A `req` that waits for its hello."""
-        return self._control.req(wire.Request(uid=uid, role="PROD", num_conn=1), timeout=_CALL)
+        # Their bytes go straight to an entry point: there is no other gateway.
+        plain = ((ENCRYPTION_METADATA, Encryption.NONE.value),)
+        return self._control.req(wire.Request(uid=uid, role="PROD", num_conn=1), timeout=_CALL, metadata=plain)
 
     async def register(self, uid: str, target: Endpoint) -> str:
         """A `req` and its hello; returns the entry point."""
