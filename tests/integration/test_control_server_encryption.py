@@ -178,7 +178,7 @@ def test_u01_u02_streams_are_encrypted_by_default_told_as_negotiated_and_certifi
     else:
         with pytest.raises(SciStreamError) as caught:
             inbound.connection.renew_certificates(Uid(UID))
-        assert caught.value.code is Code.ENGINE_CANNOT
+        assert caught.value.code is Code.NO_CERTIFICATES
         assert "no certificates that could be renewed: its encryption is tls-psk" in str(caught.value)
     stream.goes_on()
     end_whole(stream, target)
@@ -315,8 +315,8 @@ def test_old_clients_legacy_psk_is_the_deployed_form_with_a_warning_in_every_sta
 
     other = Calls(control_server_factory(address="127.0.20.53", options=["--old-clients=legacy-psk"]))
     refused = other.request(UID).exception(60)
-    assert error_of(refused).code is Code.ENGINE_CANNOT
-    assert "HAProxy cannot do what was asked: it has no pre-shared keys" in refused.details()
+    assert error_of(refused).code is Code.OLD_CLIENT_REFUSED
+    assert "(old_clients = legacy-psk, which HAProxy does not do)" in refused.details()
 
 
 def test_u63_udp_goes_through_nginx_and_never_halfway(facilities, tmp_path):
@@ -374,10 +374,10 @@ def test_u72_half_closed_connections_are_carried_whole_or_refused_by_name(
     )
     assert f"Stunnel cannot do what was asked: {words}" in refused.exception(60).details()
     # Who does not half-close is told all the same.
-    entry_point = open_both(inbound, outbound, request, tmp_path)
+    inbound.connection.release(request.uid)
+    entry_point = open_both(inbound, outbound, wish(echo_target.endpoint), tmp_path)
     assert words in outbound.described().warnings
     assert round_trip(entry_point, b"whole") == b"whole"
-    assert inbound.described().half_close
 
 
 def rates_are_missing() -> str:

@@ -225,8 +225,8 @@ def test_certificates_are_renewed_under_a_running_connection(tools: Tools, gatew
 
 def test_a_session_without_certificates_has_none_to_renew(tools: Tools, opened) -> None:
     server, uid, _ = opened
-    err = tools.fail(ExitCode.UNSUPPORTED, "s2uc", "renew-certificates", uid, "--s2cs", server.endpoint)
-    assert err.endswith("[ENGINE_CANNOT]\n")
+    err = tools.fail(ExitCode.SESSION, "s2uc", "renew-certificates", uid, "--s2cs", server.endpoint)
+    assert err.endswith("[NO_CERTIFICATES]\n")
     words = ["s2uc", "renew-certificates", "nobody", "--s2cs", server.endpoint]
     assert tools.fail(ExitCode.SESSION, *words).endswith("[UID_UNKNOWN]\n")
 

@@ -423,6 +423,7 @@ def test_another_process_that_does_not_let_go_is_named(site: Site, monkeypatch: 
     monkeypatch.setattr(shaping_tools, "_TIMEOUT", 0.2)
     with site.gateway.entered(), socket.socket(socket.AF_UNIX) as other:
         other.bind(b"\0scistream-rates")
+        other.listen()
         with pytest.raises(SciStreamError, match="another process is holding the lock of all rates") as caught:
             asyncio.run(shaping.limit(site.plan(), "HAProxy"))
     assert caught.value.code is Code.ENGINE_CANNOT
