@@ -27,7 +27,7 @@ test: packages lint ## All checks and tests.
 unit: venv ## The tests that need neither proxies nor a network.
 	$(bin)/python -m pytest tests/unit $(PYTEST)
 
-bench: packages ## Measure the data servers into benchmarks/results.json and results.svg (needs root; about 15 minutes).
+bench: packages ## Measure the data servers into benchmarks/results.json and results.svg (needs root; about 10 minutes).
 	@exec $(bin)/python benchmarks/dataplane.py
 
 bench-control: packages ## Measure the control server and the client into benchmarks/control.json (up to 8 minutes).
