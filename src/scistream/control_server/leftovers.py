@@ -156,7 +156,7 @@ class Leftovers:
         await asyncio.gather(*map(self._end, there))
         # Nothing of this directory runs any more: what kept it within its bounds goes as a whole.
         with contextlib.suppress(SciStreamError):
-            await shaping.sweep(self._directory, ())
+            await shaping.sweep(self._directory, tuple)
             await guarding.sweep(self._directory, tuple)
         return len(there)
 

@@ -56,7 +56,7 @@ async def release_leftovers(settings: Settings, log: FilteringBoundLogger) -> in
         released = await registry.release_all()
         # Also of data servers that had ended before.
         await guarding.sweep(directory, tuple)
-        await shaping.sweep(directory, ())
+        await shaping.sweep(directory, tuple)
         return released
 
 

@@ -118,7 +118,7 @@ async def _sweep(registry: Registry, settings: Settings, log: FilteringBoundLogg
         return set(registry.stems()).difference(each.stem for each in registry.sessions() if not each.may_run)
 
     try:
-        await shaping.sweep(settings.state_directory, running())
+        await shaping.sweep(settings.state_directory, running)
         await guarding.sweep(settings.state_directory, running)
     except SciStreamError as error:
         log.warning("bounds of ended sessions not taken away", why=str(error))

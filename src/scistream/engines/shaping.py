@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -100,10 +100,11 @@ async def unlimit(plan: Plan, engine: str) -> None:
         await _release(tools, Slot.of(plan))
 
 
-async def sweep(directory: Path, stems: Collection[str]) -> None:
+async def sweep(directory: Path, stems: Callable[[], Container[str]]) -> None:
     """Take away what a control server that died has left: sessions in `directory` that are none of `stems`.
 
-    Does nothing where no session can be kept to a rate.
+    `stems` are asked for when no session can be limited meanwhile: one that is being started is to be among them. Does
+    nothing where no session can be kept to a rate.
 
     Raises:
         SciStreamError: ENGINE_CANNOT, where tc or nft does not run.
@@ -112,9 +113,9 @@ async def sweep(directory: Path, stems: Collection[str]) -> None:
         return
     tools, instance = Tools("s2cs"), Slot.instance_of(directory)
     async with alone(tools):
-        known = await _known(tools)
+        known, there = await _known(tools), stems()
         for slot in {*known, *shaping_cgroups.left_over(instance)}:
-            if slot.instance == instance and slot.stem not in stems:
+            if slot.instance == instance and slot.stem not in there:
                 await _release(tools, slot)
         await _taken(tools)
 

@@ -403,12 +403,12 @@ def test_what_a_control_server_left_is_swept_and_nothing_else(site: Site) -> Non
     )
     for plan in (alive, dead, elsewhere):
         site.limit(plan)
-    site.run(shaping.sweep(site.directory, [alive.stem]))
+    site.run(shaping.sweep(site.directory, lambda: [alive.stem]))
     rules = site.kept()["rules"]
     assert [f"s-{Slot.of(plan).name}" in rules for plan in (alive, dead, elsewhere)] == [True, False, True]
     assert not Cgroup.of(Slot.of(dead)).path.exists()
-    site.run(shaping.sweep(site.directory, []))
-    site.run(shaping.sweep(site.directory / "b", []))
+    site.run(shaping.sweep(site.directory, tuple))
+    site.run(shaping.sweep(site.directory / "b", tuple))
     assert site.kept() == before
 
 
