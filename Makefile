@@ -7,13 +7,15 @@ SHELL := /bin/bash
 VENV ?= .venv
 PYTHON ?= python3
 export VENV PYTHON
-# What `make demo` is told, as the environment of its command: never as text for a shell.
-export ENGINE DATA FRAMES
+# Some machines set it: each of the thousand programs that the tests start would compile the library anew.
+unexport PYTHONDONTWRITEBYTECODE
+# What `make demo` and `make molecule` are told, as the environment of their commands: never as text for a shell.
+export ENGINE DATA FRAMES SCENARIO
 
-SCRIPTS := .ci/run tools/bootstrap tools/sanity
+SCRIPTS := .ci/run tools/bootstrap tools/molecule tools/sanity
 bin := $(VENV)/bin
 
-.PHONY: help demo test lint lint-library lint-collection lint-sanity unit bench bench-control bench-sessions packages venv constraints clean
+.PHONY: help demo test lint lint-library lint-collection lint-sanity unit test-hosts hosts hosts-down molecule bench bench-control bench-sessions bench-provisioning packages venv constraints clean
 
 help: ## Say what there is.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,11 +23,23 @@ help: ## Say what there is.
 demo: venv ## Two facilities, one stream, real bytes. ENGINE=haproxy|nginx|stunnel|nftables DATA=FILE FRAMES=N
 	@exec $(bin)/python -m scistream.demo
 
-test: packages lint ## All checks and tests.
-	$(bin)/python -m pytest -n auto --dist loadgroup $(PYTEST)
+test: packages lint ## All checks and tests, but for roles and whole lives of gateways (test-hosts, molecule).
+	$(bin)/python -m pytest -n auto --dist loadgroup tests/unit tests/integration --ignore=tests/integration/roles $(PYTEST)
+
+test-hosts: packages ## Roles and whole lives of gateways: on this machine, and on real hosts (needs root; about 40 minutes).
+	$(bin)/python -m pytest -n 2 --dist loadgroup tests/hosts tests/integration/roles $(PYTEST)
 
 unit: venv ## The tests that need neither proxies nor a network.
 	$(bin)/python -m pytest tests/unit $(PYTEST)
+
+hosts: packages ## Four real hosts on this machine, for tests and by hand: `python -m tests.hosts` (needs root).
+	@exec $(bin)/python -m tests.hosts up
+
+hosts-down: venv ## Take them down, and whatever a crash has left of them.
+	@exec $(bin)/python -m tests.hosts down
+
+molecule: packages ## The scenarios of extensions/molecule, on hosts of their own (needs root). SCENARIO=NAME for one.
+	@exec tools/molecule
 
 bench: packages ## Measure the data servers into benchmarks/results.json and results.svg (needs root; about 10 minutes).
 	@exec $(bin)/python benchmarks/dataplane.py
@@ -35,6 +49,9 @@ bench-control: packages ## Measure the control server and the client into benchm
 
 bench-sessions: packages ## Measure 1,000 sessions, apart and in one process, into benchmarks/sessions.json (needs root; 7 minutes).
 	@exec $(bin)/python benchmarks/sessions.py
+
+bench-provisioning: packages ## Measure provisioning on real hosts, and a fleet, into benchmarks/provisioning.json (needs root).
+	@exec $(bin)/python benchmarks/provisioning.py
 
 lint: venv ## Style, types, generated code, the collection's own rules.
 	@# All at once; what each of them says comes in one piece.

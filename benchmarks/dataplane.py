@@ -74,7 +74,7 @@ def _plan(chosen: Sequence[Contender], options: argparse.Namespace, into: Measur
 
 def _carry(into: Measured, contender: Contender, connections: int, number: int, seconds: float) -> Callable[[], None]:
     def step() -> None:
-        with standing(contender) as course:
+        with standing(contender, connections) as course:
             into.carried[contender, connections][number] = carried(course, connections, seconds)
 
     return step

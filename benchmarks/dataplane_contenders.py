@@ -35,6 +35,11 @@ ECHO_PORT: Final = 5202
 # Below the ports that connections begin at.
 _PORTS: Final = (IPERF_PORT, ECHO_PORT)
 _EPHEMERAL: Final = "10000 65000"
+# Bytes that may wait for the receivers of all streams together. One stream never needs more here; where each of 64 may
+# have the 33 MB that this machine grants, the kernel (6.18) drops for want of room what it had let in, and the figures
+# tell of retransmissions (docs/benchmarks.md).
+_RECEIVE_MEMORY: Final = 64 * 1024 * 1024
+_RECEIVE_BUFFERS: Final = Path("/proc/sys/net/ipv4/tcp_rmem").read_text().split()
 _UID: Final = Uid("bench")
 # Seconds that a data server may take until it accepts.
 _START: Final = 10.0
@@ -126,8 +131,8 @@ class Course:
 
 
 @contextlib.contextmanager
-def standing(contender: Contender) -> Iterator[Course]:
-    """A network with the contender on both gateways.
+def standing(contender: Contender, streams: int = 1) -> Iterator[Course]:
+    """A network with the contender on both gateways, for that many streams at once.
 
     Raises:
         SciStreamError: what the engine raises where it cannot start; NETWORK_UNAVAILABLE.
@@ -138,6 +143,7 @@ def standing(contender: Contender) -> Iterator[Course]:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scistream-bench-")))
         for host in network.hosts:
             host.set("ipv4/ip_local_port_range", _EPHEMERAL)
+            host.set("ipv4/tcp_rmem", _receive_buffers(streams))
         if contender.settings == "direct":
             yield Course(network, network.target.addresses[0])
             return
@@ -152,6 +158,11 @@ def standing(contender: Contender) -> Iterator[Course]:
             routes = tuple(Route(*(Endpoint(address, port) for address in addresses)) for port in _PORTS)
             stack.enter_context(_started(contender, _plan(contender, direction, routes, place, key), host))
         yield Course(network, outbound.addresses[0])
+
+
+def _receive_buffers(streams: int) -> str:
+    least, first, most = map(int, _RECEIVE_BUFFERS)
+    return f"{least} {first} {min(most, _RECEIVE_MEMORY // streams)}"
 
 
 def _require_nobody(host: Host) -> None:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 STEPS = ("check", "do", "check again", "do again")
 
 _BIN = Path(sys.executable).parent
-_PATIENCE = 110.0
+_PATIENCE = 300.0
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=_limit, reverse=True)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tests of one group build on each other, and share hosts: better none of them than some on each worker."""
+    if not session.config.getoption("loadgroup", None):
+        return
+    grouped = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group")]
+    apart = [nodeid for nodeid in grouped if "@" not in nodeid]
+    if apart:
+        raise RuntimeError(f"{apart[0]}: pytest-xdist does not keep its group together with this pytest.")
+
+
 def _limit(item: pytest.Item) -> float:
     marker = item.get_closest_marker("timeout")
     return float(marker.args[0] if marker else item.config.getini("timeout"))

@@ -35,7 +35,7 @@ from scistream.engines.traffic import Traffic
 from scistream.protocol import SESSION_KEY_SIZE
 from scistream.terms import Direction, Encryption, Transport, Uid
 
-__all__ = ["Carrier", "Gateway", "Stream", "carriers", "every", "mixed", "stream"]
+__all__ = ["Carrier", "Gateway", "Stream", "carriers", "every", "mixed", "refused", "stream"]
 
 _ports = itertools.cycle(range(22000, 23000))
 
@@ -94,9 +94,23 @@ def carriers(transport: Transport = Transport.TCP) -> list[Carrier]:
 
 
 def mixed() -> list[Carrier]:
-    """Every two engines that understand each other's encryption, each at both ends."""
-    pairs = itertools.permutations([each for each in ENGINES.values() if Encryption.TLS in each.encryptions], 2)
+    """Every two engines that work with each other's encryption, each at both ends."""
+    pairs = [pair for pair in _speaking_tls() if not _is_refused(*pair)]
     return [Carrier(outbound, Encryption.TLS, inbound=inbound) for outbound, inbound in pairs]
+
+
+def refused() -> list[Carrier]:
+    """Every two that understand each other's encryption, and are refused all the same."""
+    pairs = [pair for pair in _speaking_tls() if _is_refused(*pair)]
+    return [Carrier(outbound, Encryption.TLS, inbound=inbound) for outbound, inbound in pairs]
+
+
+def _speaking_tls() -> Iterator[tuple[Engine, Engine]]:
+    return itertools.permutations([each for each in ENGINES.values() if Encryption.TLS in each.encryptions], 2)
+
+
+def _is_refused(*pair: Engine) -> bool:
+    return "nginx" in {each.name for each in pair} and any(Feature.TLS_WITH_NGINX in each.cannot for each in pair)
 
 
 def every(transport: Transport = Transport.TCP) -> pytest.MarkDecorator:

@@ -80,7 +80,7 @@ ROWS: Mapping[str, str] = {
     "U62": "The log goes where it was told, at the level that was told, without secrets.",
     "U63": "UDP is carried by Nginx and nftables, and refused by name elsewhere.",
     "U64": "Health, reflection, version, metrics, `--json`, completion and a configuration file are there.",
-    "U72": "Bytes arrive whole at early close and half-close; Stunnel, which loses some there, refuses it by name.",
+    "U72": "Bytes arrive whole at early close and half-close; Stunnel refuses by name what it may lose some of.",
 }
 """Each row, with what ours does; nothing where that is still to come."""
 

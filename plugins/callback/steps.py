@@ -22,6 +22,7 @@ author:
   - SciStream maintainers (@scistream)
 """
 
+import re
 import sys
 import time
 import typing as t
@@ -46,6 +47,15 @@ _FRAMES = frozenset(
 _TALKING = frozenset({"demo_traffic"})
 _SLOWEST = 5
 _LEAST = 0.05
+
+
+# A colour, as Ansible gives it to the lines of a difference.
+_COLOR = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
+def _plain(text: str) -> str:
+    """Text of a host, of which a terminal obeys nothing but the ends of lines."""
+    return "".join(each if each.isprintable() or each == "\n" else " " if each == "\t" else "?" for each in text)
 
 
 def _duration(seconds: float) -> str:
@@ -107,7 +117,7 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_task_start(self, task: t.Any, is_conditional: bool) -> None:
         self._finish()
-        self._step = _Step(task.get_name().rpartition(" : ")[2].strip(), task.action)
+        self._step = _Step(_plain(task.get_name().rpartition(" : ")[2].strip()), task.action)
         if self._is_terminal and self._step.action not in _FRAMES:
             self._is_line_open = self._step.action not in _TALKING
             self._display.display(f"  · {self._step.name}", color=COLOR_VERBOSE, newline=not self._is_line_open)
@@ -133,12 +143,13 @@ class CallbackModule(CallbackBase):
         host = result._host.get_name()
         for line in _failures(result._result):
             is_named = host == "localhost" or line.startswith(f"{host}:")
-            self._say(f"    {line if is_named else f'{host}: {line}'}", COLOR_ERROR)
+            self._say(_plain(f"    {line if is_named else f'{host}: {line}'}"), COLOR_ERROR)
 
     def v2_runner_on_unreachable(self, result: t.Any) -> None:
         self._take(result, "failed")
         self._finish()
-        self._say(f"    {result._host.get_name()} cannot be reached: {result._result.get('msg')}", COLOR_UNREACHABLE)
+        words = f"{result._host.get_name()} cannot be reached: {result._result.get('msg')}"
+        self._say(f"    {_plain(words)}", COLOR_UNREACHABLE)
 
     def v2_runner_on_skipped(self, result: t.Any) -> None:
         self._handle_warnings(result._result)
@@ -148,12 +159,15 @@ class CallbackModule(CallbackBase):
         for one in results:
             if one.get("diff") and one.get("changed") and (diff := self._get_diff(one["diff"])):
                 self._close_line()
-                self._say(diff)
+                # Each second part is a colour.
+                parts = _COLOR.split(diff)
+                self._say("".join(part if number % 2 else _plain(part) for number, part in enumerate(parts)))
 
     def v2_playbook_on_stats(self, stats: t.Any) -> None:
         self._finish()
         total = time.monotonic() - self._started
-        told = [step for step in self._done if step.seconds >= _LEAST]
+        # A step that no host took is none, however long Ansible thought about it.
+        told = [step for step in self._done if step.hosts and step.seconds >= _LEAST]
         slowest = sorted(told, key=lambda step: step.seconds, reverse=True)[:_SLOWEST]
         self._say(f"\n{_duration(total).strip()} in all, most of it for", COLOR_HIGHLIGHT)
         for step in slowest:
@@ -183,7 +197,7 @@ class CallbackModule(CallbackBase):
     def _say_message(self, message: t.Any) -> None:
         self._close_line()
         for line in message if isinstance(message, list) else str(message).splitlines():
-            self._say(f"    {line}")
+            self._say(f"    {_plain(str(line))}")
 
     def _say(self, text: str, color: str | None = None) -> None:
         self._display.display(text, color=color)

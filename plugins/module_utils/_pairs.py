@@ -34,7 +34,7 @@ class Pair:
         key: path of the private key.
     """
 
-    def __init__(self, module: AnsibleModule, path: str, key: str) -> None:
+    def __init__(self, module: AnsibleModule, path: str | pathlib.Path, key: str | pathlib.Path) -> None:
         self.path = pathlib.Path(path)
         self.key = pathlib.Path(key)
         self._certificates = load(module, "scistream.certificates")
@@ -61,18 +61,20 @@ class Pair:
             "names": sorted(facts.names),
             "not_after": day(facts.not_after),
             "private_key": self._key_state(facts),
-            "private_key_mode": octal(self._mode()),
+            "private_key_mode": octal(self.mode),
             "signed_by": self._signer(facts, authority),
         }
 
     @property
+    def mode(self) -> int | None:
+        """The private key's mode; None where there is none."""
+        return stat.S_IMODE(self.key.stat().st_mode) if is_there(self.key) else None
+
+    @property
     def safe_mode(self) -> int:
         """The private key's mode, or the one that it should have."""
-        mode = self._mode()
+        mode = self.mode
         return KEY_MODE if mode is None or mode & _OTHERS else mode
-
-    def _mode(self) -> int | None:
-        return stat.S_IMODE(self.key.stat().st_mode) if is_there(self.key) else None
 
     def _key_state(self, facts: t.Any) -> str:
         states = {

@@ -44,6 +44,7 @@ def protection(module: AnsibleModule) -> dict[str, t.Any]:
         said["encryption"] = terms.parse_encryption(params["encryption"])
     if params["transport"]:
         said["transport"] = terms.parse_transport(params["transport"])
-    if params["sources"]:
+    # A stream has them at each end instead.
+    if params.get("sources"):
         said["sources"] = load(module, "scistream.addresses").parse_networks(",".join(params["sources"]))
     return said

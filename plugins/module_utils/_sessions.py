@@ -13,7 +13,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.scistream.core.plugins.module_utils._library import load
 
-__all__ = ["DIRECTIONS", "SELECTION_ARGUMENTS", "as_result", "chosen_direction", "named_uid"]
+__all__ = ["DIRECTIONS", "SELECTION_ARGUMENTS", "as_result", "chosen_direction", "named_uid", "wished_facts"]
 
 # The old protocol's roles are aliases, at this edge only.
 DIRECTIONS = ["inbound", "outbound", "PROD", "CONS"]
@@ -25,6 +25,21 @@ SELECTION_ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "direction": {"type": "str", "choices": DIRECTIONS},
     "site_secret": {"type": "path", "no_log": False},
 }
+
+# What a session is wished to be. The rest (ports, times, owner) is the control server's to say, and no difference.
+_WISHED = (
+    "connections",
+    "direction",
+    "encryption",
+    "engine",
+    "half_close",
+    "rate",
+    "sources",
+    "state",
+    "targets",
+    "ticket",
+    "transport",
+)
 
 
 def chosen_direction(module: AnsibleModule) -> t.Any:
@@ -53,9 +68,21 @@ def named_uid(module: AnsibleModule, *, create: bool) -> t.Any:
     path = pathlib.Path(params["site_secret"]) if params["site_secret"] else client.default_site_secret()
     if not create and not path.exists():
         return None
+    if params["site_secret"] and not path.exists():
+        # The default one is made without a word; this one may be mistyped.
+        module.warn(f"There was no site secret {path}, and it was made: with another one, names give other uids.")
     return client.uid_of(name, client.site_secret(path, create=create))
 
 
 def as_result(session: t.Any, name: str | None) -> dict[str, t.Any] | None:
     """A session of scistream.client as plain data, with the name that the task gave it; None stays None."""
     return None if session is None else {**session.as_dict(), "name": name}
+
+
+def wished_facts(facts: dict[str, t.Any] | None) -> dict[str, t.Any]:
+    """The facts that a wish can be compared by; of a stream's both ends, each by its direction."""
+    if facts is None:
+        return {}
+    if "uid" not in facts:
+        return {direction: wished_facts(one) for direction, one in facts.items()}
+    return {name: facts[name] for name in _WISHED if facts.get(name) not in (None, "")}

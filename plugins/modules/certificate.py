@@ -17,6 +17,8 @@ description:
   - Issues it anew only where it is missing, near its end, made for other names or by another authority, or where the
     private key is not its own.
   - Private keys are EC P-256 and readable by their owner only.
+  - The file of an authority can hold several. The first one signs, and clients that pin the file trust all of them. One
+    that is issued anew leaves the one before it there, behind itself, until O(succession=finished).
 options:
   path:
     description:
@@ -46,6 +48,12 @@ options:
       - Has to be smaller than O(days).
     type: int
     default: 30
+  warn_before_days:
+    description:
+      - Days before its end from which the task warns, where it issues nothing. V(0) for never.
+      - Right for an authority, which others pin, and which is not to be issued anew without their knowing.
+    type: int
+    default: 0
   is_ca:
     description:
       - Issue a certificate authority, which signs other certificates and serves no connections.
@@ -59,16 +67,38 @@ options:
     description:
       - Private key of the authority that signs.
     type: path
+  force:
+    description:
+      - Issue it anew also where it is good, as a rotation does.
+    type: bool
+    default: false
+  succession:
+    description:
+      - How far the change from an authority to the next one shall have come. Without it, nothing is changed about that.
+      - V(announced) makes the next authority (C(ca.next.crt) and C(ca.next.key) for C(ca.crt) and C(ca.key)), and has
+        it trusted by those who pin O(path). It signs nothing yet.
+      - V(switched) lets it sign from now on. The one before it stays trusted, and its private key is gone. Changes
+        nothing where none was announced.
+      - V(finished) takes the one before it out of O(path). Refused as long as it is needed for a certificate (C(*.crt))
+        beside it.
+    type: str
+    choices: [announced, switched, finished]
   state:
     description:
       - Whether certificate and private key shall be there.
     type: str
     choices: [present, absent]
     default: present
+attributes:
+  idempotent:
+    support: partial
+    details:
+      - With O(force=true), every run issues another one.
 extends_documentation_fragment:
   - scistream.core.attributes
   - scistream.core.library
 seealso:
+  - module: scistream.core.certificate_info
   - ref: ansible_collections.scistream.core.certificates_role
     description: A facility's authority and its gateways' certificates, from the inventory.
 author:
@@ -97,6 +127,15 @@ EXAMPLES = r"""
     names: [gateway.example.org, 192.0.2.7]
     ca_path: ca.crt
     ca_private_key_path: ca.key
+
+- name: The next authority, for those who pin this one to fetch in time
+  scistream.core.certificate:
+    path: ca.crt
+    private_key_path: ca.key
+    is_ca: true
+    names: [Facility A]
+    days: 3650
+    succession: announced
 
 - name: Certificate and private key are gone
   scistream.core.certificate:
@@ -170,6 +209,14 @@ reasons:
   type: list
   elements: str
   sample: [names]
+trusted:
+  description:
+    - SHA-256 of the certificates that clients trust who pin O(path), the one that signs first.
+    - Empty for what is no authority, and in check mode without what is to be issued.
+  returned: success
+  type: list
+  elements: str
+  sample: [1f9d3c0a5f7e4b6a8c2d0e9f8a7b6c5d4e3f2a1b0c9d8e7f6a5b4c3d2e1f0a9b]
 failure:
   description: What went wrong, for programs. The sentence for people is in C(msg).
   returned: failure
@@ -230,11 +277,18 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "names": {"type": "list", "elements": "str"},
     "days": {"type": "int", "default": 365},
     "renew_before_days": {"type": "int", "default": 30},
+    "warn_before_days": {"type": "int", "default": 0},
     "is_ca": {"type": "bool", "default": False},
     "ca_path": {"type": "path"},
     "ca_private_key_path": {"type": "path", "no_log": False},
+    "force": {"type": "bool", "default": False},
+    "succession": {"type": "str", "choices": ["announced", "switched", "finished"]},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
+
+# What is to be issued, in a diff.
+_NEXT = "the next one"
+_SOON = "The {what} {path} ends in {days} days, on {date}."
 
 
 class _Certificate:
@@ -247,6 +301,7 @@ class _Certificate:
         self.errors = load(module, "scistream.errors")
         self.pair = Pair(module, params["path"], params["private_key_path"])
         self.authority = Pair(module, params["ca_path"], params["ca_private_key_path"]) if params["ca_path"] else None
+        self.authorities = self.certificates.Authorities(self.pair.path, self.pair.key)
         self.now = datetime.datetime.now(datetime.timezone.utc)
         self.differences = Differences(f"certificate {self.pair.path}")
 
@@ -262,11 +317,16 @@ class _Certificate:
         found = self.pair.found(current, self.authority) if current else {}
         self.differences.compare_all(found, self._wanted(current))
         reasons = self._reasons(current)
+        if reasons == ["force"]:
+            self.differences.compare("fingerprint", current.fingerprint, _NEXT)
         facts = self._facts(current)
         if reasons:
             facts = self._predict() if self.module.check_mode else self._facts(self._issue(self.pair, self.authority))
-        elif self.differences.changed and not self.module.check_mode:
+        if self.differences.changed and not reasons and not self.module.check_mode:
             self.pair.key.chmod(KEY_MODE)
+        if self.params["succession"] and not reasons:
+            facts = self._succeed() or facts
+        self._warn(facts)
         return self._result(facts, reasons)
 
     def absent(self) -> dict[str, t.Any]:
@@ -276,6 +336,20 @@ class _Certificate:
             if left and not self.module.check_mode:
                 path.unlink()
         return self._result(None, [])
+
+    def _succeed(self) -> dict[str, t.Any] | None:
+        """Take the step that was asked for; what signs then, where there was something left to do."""
+        authorities, step = self.authorities, self.certificates.Step(self.params["succession"])
+        if not authorities.lacks(step):
+            return None
+        foreseen = [each or _NEXT for each in authorities.foreseen(step)]
+        self.differences.compare("trusted", list(authorities.trusted()), foreseen)
+        signs = self.pair
+        if not self.module.check_mode:
+            authorities.take(step, name=self.params["names"][0], days=self.params["days"], now=self.now)
+        elif step is self.certificates.Step.SWITCHED:
+            signs = Pair(self.module, authorities.successor.certificate, authorities.successor.key)
+        return {**self._facts(signs.read("path")), "path": str(self.pair.path)}
 
     @contextlib.contextmanager
     def _locked(self) -> t.Iterator[None]:
@@ -300,6 +374,8 @@ class _Certificate:
                 reason="is_ca and ca_path were given",
                 alternative="leave one of the two out",
             )
+        if params["succession"] and not params["is_ca"]:
+            raise refused(self.module, "succession", "an authority has a successor, and is_ca was not given")
         if not params["names"]:
             raise refused(self.module, "names", "a certificate without a name or address vouches for nobody")
         if params["is_ca"] and len(params["names"]) != 1:
@@ -330,7 +406,8 @@ class _Certificate:
         """Why it is issued; a private key that others can read is closed, and no reason."""
         if current is None:
             return ["missing"]
-        return [name for name in self.differences.names if name != "private_key_mode"]
+        found = [name for name in self.differences.names if name != "private_key_mode"]
+        return found or (["force"] if self.params["force"] else [])
 
     def _end(self) -> datetime.datetime:
         """When a certificate that is issued now ends."""
@@ -348,7 +425,8 @@ class _Certificate:
     def _issue(self, pair: Pair, authority: Pair | None) -> t.Any:
         days, names = self.params["days"], self.params["names"]
         if self.params["is_ca"]:
-            return self.certificates.issue_ca(pair.path, pair.key, name=names[0], days=days, now=self.now)
+            self.certificates.Authorities(pair.path, pair.key).replace(name=names[0], days=days, now=self.now)
+            return pair.read("path")
         signer = (authority.path, authority.key) if authority else None
         return self.certificates.issue(pair.path, pair.key, names=names, days=days, ca=signer, now=self.now)
 
@@ -364,12 +442,26 @@ class _Certificate:
             unknown |= {"issuer": None, "self_signed": False}
         return {**facts, "path": str(self.pair.path), **unknown}
 
+    def _warn(self, facts: dict[str, t.Any]) -> None:
+        end = datetime.datetime.fromisoformat(facts["not_after"])
+        days = (end - self.now).days
+        if days < self.params["warn_before_days"]:
+            what = "certificate authority" if facts["is_ca"] else "certificate"
+            date = self.certificates.spell_time(end)
+            self.module.warn(_SOON.format(what=what, path=self.pair.path, days=days, date=date))
+
     def _facts(self, facts: t.Any) -> t.Any:
         return facts and {**facts.as_dict(), "private_key_path": str(self.pair.key)}
 
     def _result(self, facts: dict[str, t.Any] | None, reasons: list[str]) -> dict[str, t.Any]:
-        changed, diff = self.differences.changed, self.differences.diff
-        return {"changed": changed, "certificate": facts, "reasons": reasons, "diff": diff}
+        trusted = list(self.authorities.trusted()) if facts and facts["is_ca"] else []
+        return {
+            "changed": self.differences.changed,
+            "certificate": facts,
+            "reasons": reasons,
+            "trusted": trusted,
+            "diff": self.differences.diff,
+        }
 
 
 def main() -> None:

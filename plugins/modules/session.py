@@ -394,6 +394,7 @@ from ansible_collections.scistream.core.plugins.module_utils._sessions import (
     as_result,
     chosen_direction,
     named_uid,
+    wished_facts,
 )
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
@@ -408,21 +409,6 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "drain": {"type": "float", "default": 0},
     "ticket": {"type": "path"},
 }
-
-# What a session is wished to be. The rest (ports, times, owner) is the control server's to say, and no difference.
-_WISHED = (
-    "connections",
-    "direction",
-    "encryption",
-    "engine",
-    "half_close",
-    "rate",
-    "sources",
-    "state",
-    "targets",
-    "ticket",
-    "transport",
-)
 
 
 class _Session:
@@ -474,7 +460,7 @@ class _Session:
         if not 0 <= self.params["drain"] < float("inf"):
             raise refused(self.module, "drain", "it is a number of seconds, 0 for none")
         server = control_server(self.module)
-        ticket = self.ticket or self.client.own_place(uid, server.address)
+        ticket = self.ticket or self.client.own_place(uid, server.known_as)
         with self.client.connect(server) as connection:
             outcome = act(connection, uid, self.direction, ticket=ticket, drain=self.params["drain"])
         differences = self._compare(outcome)
@@ -568,7 +554,7 @@ class _Session:
     def _compare(self, outcome: t.Any) -> Differences:
         which = self.params["name"] or self.params["uid"] or self.ticket
         differences = Differences(f"session {which} at {self.params['control_server']}")
-        differences.compare_all(_wished(outcome.before), _wished(outcome.after))
+        differences.compare_all(wished_facts(outcome.before), wished_facts(outcome.after))
         differences.compare("not_as_wished", list(outcome.differences) or None, None)
         return differences
 
@@ -577,15 +563,6 @@ class _Session:
         if shown and self.uid_is_made_up:
             shown["uid"] = None
         return shown
-
-
-def _wished(facts: dict[str, t.Any] | None) -> dict[str, t.Any]:
-    """The facts that a wish can be compared by; of a stream's both ends, each by its direction."""
-    if facts is None:
-        return {}
-    if "uid" not in facts:
-        return {direction: _wished(one) for direction, one in facts.items()}
-    return {name: facts[name] for name in _WISHED if facts.get(name) not in (None, "")}
 
 
 def main() -> None:

@@ -42,6 +42,7 @@ class Code(enum.StrEnum):
     AUTHENTICATION_REFUSED = "AUTHENTICATION_REFUSED"
     AUTHENTICATION_REQUIRED = "AUTHENTICATION_REQUIRED"
     AUTHENTICATION_UNDECIDED = "AUTHENTICATION_UNDECIDED"
+    AUTHORITY_STILL_NEEDED = "AUTHORITY_STILL_NEEDED"
     BAD_ADDRESS = "BAD_ADDRESS"
     BAD_CONFIGURATION = "BAD_CONFIGURATION"
     BAD_CONNECTIONS = "BAD_CONNECTIONS"
@@ -59,15 +60,19 @@ class Code(enum.StrEnum):
     BAD_TRANSPORT = "BAD_TRANSPORT"
     BAD_UID = "BAD_UID"
     BAD_USAGE = "BAD_USAGE"
+    BAD_VIA = "BAD_VIA"
+    CERTIFICATE_CHAIN_BROKEN = "CERTIFICATE_CHAIN_BROKEN"
     CERTIFICATE_EXPIRED = "CERTIFICATE_EXPIRED"
     CERTIFICATE_KEY_MISMATCH = "CERTIFICATE_KEY_MISMATCH"
     CERTIFICATE_MISSING = "CERTIFICATE_MISSING"
     CERTIFICATE_NOT_TRUSTED = "CERTIFICATE_NOT_TRUSTED"
     CERTIFICATE_NOT_YET_VALID = "CERTIFICATE_NOT_YET_VALID"
     CERTIFICATE_UNREADABLE = "CERTIFICATE_UNREADABLE"
+    CERTIFICATE_WEAK = "CERTIFICATE_WEAK"
     CERTIFICATE_WRONG_NAME = "CERTIFICATE_WRONG_NAME"
     CONFIGURATION_REJECTED = "CONFIGURATION_REJECTED"
     CONFIGURATION_UNREADABLE = "CONFIGURATION_UNREADABLE"
+    CONTROL_PORT_CLOSED = "CONTROL_PORT_CLOSED"
     CONTROL_PORT_IN_USE = "CONTROL_PORT_IN_USE"
     CONTROL_SERVER_BROKEN = "CONTROL_SERVER_BROKEN"
     CONTROL_SERVER_ENDING = "CONTROL_SERVER_ENDING"
@@ -124,17 +129,34 @@ class Code(enum.StrEnum):
     SESSION_NOT_ACTIVE = "SESSION_NOT_ACTIVE"
     SESSION_NOT_REGISTERED = "SESSION_NOT_REGISTERED"
     SITE_SECRET_UNREADABLE = "SITE_SECRET_UNREADABLE"
+    SOURCES_UNREACHABLE = "SOURCES_UNREACHABLE"
+    SSH_CONFIGURATION_BAD = "SSH_CONFIGURATION_BAD"
+    SSH_DIRECTORY_UNSAFE = "SSH_DIRECTORY_UNSAFE"
+    SSH_FORWARDING_REFUSED = "SSH_FORWARDING_REFUSED"
+    SSH_HOST_KEY_CHANGED = "SSH_HOST_KEY_CHANGED"
+    SSH_HOST_KEY_UNKNOWN = "SSH_HOST_KEY_UNKNOWN"
+    SSH_JUMP_FAILED = "SSH_JUMP_FAILED"
+    SSH_KEY_UNREADABLE = "SSH_KEY_UNREADABLE"
+    SSH_LOGIN_REFUSED = "SSH_LOGIN_REFUSED"
+    SSH_LOST = "SSH_LOST"
+    SSH_NAME_UNKNOWN = "SSH_NAME_UNKNOWN"
+    SSH_REFUSED = "SSH_REFUSED"
+    SSH_TIMEOUT = "SSH_TIMEOUT"
+    SSH_UNREACHABLE = "SSH_UNREACHABLE"
     STATE_DIRECTORY_FULL = "STATE_DIRECTORY_FULL"
     STATE_DIRECTORY_TAKEN = "STATE_DIRECTORY_TAKEN"
     STREAM_DAMAGED = "STREAM_DAMAGED"
     TARGET_IN_USE = "TARGET_IN_USE"
     TARGET_REFUSED = "TARGET_REFUSED"
+    TARGET_UNRESOLVED = "TARGET_UNRESOLVED"
     TLS_SERVER = "TLS_SERVER"
     TOKEN_EXPOSED = "TOKEN_EXPOSED"
+    TOKEN_IN_PLAIN_TEXT = "TOKEN_IN_PLAIN_TEXT"
     TOKEN_REFUSED = "TOKEN_REFUSED"
     TOO_MANY_CALLS = "TOO_MANY_CALLS"
     TOO_MANY_TARGETS = "TOO_MANY_TARGETS"
     TOO_MANY_WATCHERS = "TOO_MANY_WATCHERS"
+    TRANSPORT_MISMATCH = "TRANSPORT_MISMATCH"
     UDP_UNENCRYPTED = "UDP_UNENCRYPTED"
     UID_EXISTS = "UID_EXISTS"
     UID_PUBLISHED = "UID_PUBLISHED"
@@ -206,7 +228,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "nobody logged in here, or the login was never named for this control server: without that, it is not sent",
         "log in: s2uc login --scope {scope} --provider URL --client-id CLIENT_ID (not --provider for Globus; the "
         "client id is your native app's); then add --scope {scope} to the command once, and this control server "
-        "gets the token from then on; or put a token into the environment as SCISTREAM_TOKEN",
+        "gets the token from then on; or put a token into the environment as SCISTREAM_TOKEN; with several control "
+        "servers, or where SCISTREAM_TOKEN_FOR is set, put this one's HOST:PORT into SCISTREAM_TOKEN_FOR",
         *_AUTH,
         deployed="Authentication token is invalid for scope {scope}",
     ),
@@ -216,6 +239,13 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "give it client_id and client_secret, both, and it checks tokens; or, where everyone who reaches the port may "
         "open streams, add --insecure-no-auth (or --compat, which takes the deployed defaults)",
         *_AUTH,
+    ),
+    Code.AUTHORITY_STILL_NEEDED: Entry(
+        "the old authority cannot be taken out of {path}: {reason}",
+        "the steps of a change of authorities were taken in another order, or not for every gateway",
+        "let the new one sign for every gateway first: ansible-playbook scistream.core.rotate_certificates "
+        "-e rotate_certificates_authority=switched",
+        *_STATE,
     ),
     Code.BAD_ADDRESS: Entry(
         "{address!r} is not an address: {reason}",
@@ -320,6 +350,21 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "see what there is: {command} --help",
         *_FORMAT,
     ),
+    Code.BAD_VIA: Entry(
+        "{via!r} cannot be used as via: {reason}",
+        "via is the SSH host that leads to a control server, as ssh://USER@HOST:PORT; user and port may be left out: "
+        "~/.ssh/config has them then",
+        "correct it, for example ssh://operator@gateway.example or ssh://operator@[2001:db8::7]:2222",
+        *_FORMAT,
+    ),
+    Code.CERTIFICATE_CHAIN_BROKEN: Entry(
+        "the certificate {path} cannot be traced to an authority: {subject} was issued by {issuer}, and no certificate "
+        "of that name and key is in {chain}",
+        "the certificate of an intermediate authority is missing, or the file holds others",
+        "put the certificates of the authorities into {chain}, one after the other, from the one that issued the "
+        "certificate to the root",
+        *_CERTIFICATE,
+    ),
     Code.CERTIFICATE_EXPIRED: Entry(
         "the certificate {path} expired on {date}",
         "certificates have to be renewed before their last day",
@@ -360,6 +405,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "check the file with: openssl x509 -in {path} -noout -text",
         *_CERTIFICATE,
     ),
+    Code.CERTIFICATE_WEAK: Entry(
+        "the certificate {path} ({subject}) protects nothing: {reason}",
+        "it was made long ago, or with an old tool, and can be forged today",
+        "have a new one issued for an EC key of P-256 or an RSA key of 3072 bits, and signed with SHA-256",
+        *_CERTIFICATE,
+    ),
     Code.CERTIFICATE_WRONG_NAME: Entry(
         "the certificate {path} is for {names}, and the control server was called {host}",
         "the subject alternative names lack the name or address that clients use",
@@ -375,8 +426,14 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.CONFIGURATION_UNREADABLE: Entry(
         "the configuration file {path} cannot be read: {reason}",
         "it is not there, it is not TOML, or this user may not read it",
-        "correct it, or name another with --config",
+        "correct it, or name another with --config; what is the host's own, below /etc, is for sudo",
         *_FORMAT,
+    ),
+    Code.CONTROL_PORT_CLOSED: Entry(
+        "SSH to {host} works, and from there no control server is reached at {address}: {reason}",
+        "it is not running, or its address is another; with via, the address is as seen from the SSH host",
+        "on {host}: s2cs status; then name that address with --s2cs (module: control_server)",
+        *_CONNECTION,
     ),
     Code.CONTROL_PORT_IN_USE: Entry(
         "the control port {address} is in use by {process}",
@@ -400,7 +457,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.CONTROL_SERVER_UNREACHABLE: Entry(
         "cannot connect to control server {server}: {reason}",
         "its name or its port is another, it is not running, or a firewall is between",
-        "on the gateway: s2cs status; from here: curl -v telnet://{server}",
+        "on the gateway: s2cs status; where its port is closed to others, lead there over SSH with --via (module: via, "
+        "inventory: scistream_via); from here: curl -v telnet://{server}",
         *_CONNECTION,
     ),
     Code.DATA_SERVER_FAILED: Entry(
@@ -480,8 +538,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.ENGINE_CANNOT: Entry(
         "{engine} cannot do what was asked: {reason}",
         "the engines differ in what they can carry",
-        "do without it, or ask the gateway's operator, who chooses the engine (s2cs --type); s2cs engines tells what "
-        "each of them can do there",
+        "do without it, or ask the gateway's operator, who chooses the engine (s2cs --type); s2uc status --s2cs "
+        "HOST:PORT (module: scistream.core.control_server_info) tells what the engines there can do",
         *_UNSUPPORTED,
     ),
     Code.ENGINE_MISSING: Entry(
@@ -573,8 +631,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.LISTEN_ADDRESS_FOREIGN: Entry(
         "cannot listen on {address}: {reason}",
         "it is not an address of this host, or the port needs root",
-        "choose one of the host's addresses (ip address) with --listener-ip, for the metrics with --metrics-ip, and a "
-        "port above 1023",
+        "choose one of the host's addresses (ip address) with --listener-ip, for the control port alone with "
+        "--control-ip, for the metrics with --metrics-ip, and a port above 1023",
         *_STATE,
     ),
     Code.LOGIN_FAILED: Entry(
@@ -611,7 +669,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     Code.NOT_RUNNING: Entry(
         "no control server runs with the state directory {directory}",
         "it was never started, it ended, or it runs with another state directory",
-        "name its --state-directory where it has another; or start one: s2cs start --help",
+        "name its --state-directory or its --config where it has another (the host's: sudo s2cs status --config "
+        "/etc/scistream/s2cs.toml); or start one: s2cs start --help",
         *_STATE,
     ),
     Code.NO_CERTIFICATES: Entry(
@@ -734,9 +793,106 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
     ),
     Code.SITE_SECRET_UNREADABLE: Entry(
         "the site secret {path} cannot be used: {reason}",
-        "named sessions get their uid from the name and this file",
-        "restore it, or remove it: a new one is made, and names then give other uids",
+        "named sessions get their uid from the name and this file, which the first one that is opened makes",
+        "name the right one with --site-secret (module: site_secret), or restore it; only where it is lost, remove it: "
+        "the next session that is opened by a name makes a new one, and names then give other uids",
         *_FORMAT,
+    ),
+    Code.SOURCES_UNREACHABLE: Entry(
+        "session {uid} would let nobody in: {sources} are no {family} networks, and its entry points are at {address}",
+        "the control server listens on addresses of one IP version only, and clients of the other do not get there",
+        "name the networks by their {family} addresses (--sources, module: sources), or ask the gateway's operator for "
+        "a --listener-ip of the other version",
+        *_FORMAT,
+    ),
+    Code.SSH_CONFIGURATION_BAD: Entry(
+        "the SSH configuration {path} cannot be used: {reason}",
+        "it has a mistake, it is not there, or others than its owner can write it",
+        "correct it, and see what ssh makes of it: ssh -G HOST; another file is named by SCISTREAM_SSH_CONFIG in the "
+        "environment",
+        *_FORMAT,
+    ),
+    Code.SSH_DIRECTORY_UNSAFE: Entry(
+        "no SSH connection can be kept here: {reason}",
+        "its sockets lie in a directory that is this user's alone, below XDG_RUNTIME_DIR or where temporary files are",
+        "remove what is in the way, or name a short directory of your own (mode 0700) by XDG_RUNTIME_DIR in the "
+        "environment",
+        *_STATE,
+    ),
+    Code.SSH_FORWARDING_REFUSED: Entry(
+        "the SSH host {host} does not forward to {address}: {reason}",
+        "its sshd forbids this user to (AllowTcpForwarding, PermitOpen, DisableForwarding), or the key is for less "
+        "(restrict in authorized_keys)",
+        "ask its operator for AllowTcpForwarding local and PermitOpen {address} in its sshd_config, for this user",
+        *_CONNECTION,
+    ),
+    Code.SSH_HOST_KEY_CHANGED: Entry(
+        "the SSH host {host} shows the {kind} key {fingerprint}, and {known}",
+        "it was installed anew, another host has its address now, or somebody stands between",
+        "ask its operator whether its key was changed, and for the fingerprint; only where that is the one above, "
+        "remove the old key (ssh-keygen -R '{name}') and connect once by hand: {command}",
+        *_CERTIFICATE,
+    ),
+    Code.SSH_HOST_KEY_UNKNOWN: Entry(
+        "the SSH host {host} shows the {kind} key {fingerprint}, and no file of known hosts has one of it ({files})",
+        "nobody connected to it from here, or it is known by another name; a key is never taken unseen here",
+        "ask its operator for the fingerprint; where it is the one above, connect once by hand, and ssh keeps it: "
+        "{command}",
+        *_CERTIFICATE,
+    ),
+    Code.SSH_JUMP_FAILED: Entry(
+        "the SSH host {host} is not reached over the jump host {jump}: {reason}",
+        "the jump host (ProxyJump in the SSH configuration) is down, does not let this user in, or does not reach the "
+        "next host",
+        "reach the jump host by hand first: {command}",
+        *_CONNECTION,
+    ),
+    Code.SSH_KEY_UNREADABLE: Entry(
+        "there is no key for user {user} to show to the SSH host {host}: {reason}",
+        "a key file is missing, damaged, for other users, or encrypted with its key in no agent; nobody is asked for a "
+        "passphrase here",
+        "load the key into an agent (ssh-add FILE, and SSH_AUTH_SOCK in the environment), or name another with "
+        "IdentityFile in ~/.ssh/config",
+        *_AUTH,
+    ),
+    Code.SSH_LOGIN_REFUSED: Entry(
+        "the SSH host {host} does not let user {user} in: {reason}",
+        "that user's authorized_keys there does not have the key, or the user is another",
+        "name the user in via (ssh://USER@HOST) and the key with IdentityFile in ~/.ssh/config; try it by hand: "
+        "{command}",
+        *_AUTH,
+    ),
+    Code.SSH_LOST: Entry(
+        "the SSH connection to {host} was lost: {reason}",
+        "the host or its sshd ended, or the network between went away; what the control server was told before holds, "
+        "and streams go on",
+        "see what is there (s2uc list, or module scistream.core.session_info), and try again",
+        *_CONNECTION,
+    ),
+    Code.SSH_NAME_UNKNOWN: Entry(
+        "the name {name} of the SSH host does not resolve: {reason}",
+        "it is mistyped, or known only to an SSH configuration that was not read",
+        "correct it in via, or name the configuration that has it (HostName) by SCISTREAM_SSH_CONFIG in the "
+        "environment",
+        *_CONNECTION,
+    ),
+    Code.SSH_REFUSED: Entry(
+        "nothing listens for SSH at {address} (connection refused)",
+        "no sshd runs there, or it has another port",
+        "name the port in via (ssh://HOST:PORT) or with Port in ~/.ssh/config; try it by hand: {command}",
+        *_CONNECTION,
+    ),
+    Code.SSH_TIMEOUT: Entry(
+        "no SSH connection to {host} within {seconds:g} s: {last}",
+        "the host is down or slow, or a firewall swallows the packets",
+        "try it by hand: {command}; where the way is slow, with a longer --timeout (module: timeout)",
+        *_CONNECTION,
+    ),
+    Code.SSH_UNREACHABLE: Entry(
+        "the SSH host {host} cannot be talked to: {reason}",
+        "no way leads there, what answers is no SSH server, or a ProxyCommand of the SSH configuration fails",
+        "try it by hand: {command}",
+        *_CONNECTION,
     ),
     Code.STATE_DIRECTORY_FULL: Entry(
         "the state directory {directory} has no room: {reason}",
@@ -770,6 +926,12 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "(s2cs --allowed-targets)",
         *_FORMAT,
     ),
+    Code.TARGET_UNRESOLVED: Entry(
+        "the name of the target {target} does not resolve on the gateway: {reason}",
+        "it is mistyped, or known at another place only: the gateway asks its own resolver",
+        "correct it, or name the target by its IP address; on the gateway: getent hosts {host}",
+        *_FORMAT,
+    ),
     Code.TLS_SERVER: Entry(
         "the control server {server} speaks TLS, and plain text was wanted",
         "--ssl=False (module: insecure_plain_text: true) was said here and not there",
@@ -780,6 +942,16 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "a token stands on the command line",
         "every user of this host can read it there, and the shell's history keeps it",
         "say - in its place and put it into the environment as SCISTREAM_TOKEN; --compat takes it as it is",
+        *_FORMAT,
+    ),
+    Code.TOKEN_IN_PLAIN_TEXT: Entry(
+        "a token would go to the control server {server} in plain text, and nothing was sent",
+        "--ssl=False was said (module: insecure_plain_text: true): whoever is on the way could read it, and open "
+        "streams with it",
+        "use TLS: leave that out, and name the control server's certificate with --server-cert (module: "
+        "server_certificate); where no token is wanted, send none (SCISTREAM_TOKEN_FOR names the control servers that "
+        "SCISTREAM_TOKEN goes to); where everybody on the way is trusted, say --insecure-plain-text-token (module: "
+        "insecure_plain_text_token: true)",
         *_FORMAT,
     ),
     Code.TOKEN_REFUSED: Entry(
@@ -808,6 +980,14 @@ CATALOGUE: Final[Mapping[Code, Entry]] = {
         "a program opens watches and does not end them",
         "look once in place of watching (s2uc list), or end other watches first",
         *_RESOURCE,
+    ),
+    Code.TRANSPORT_MISMATCH: Entry(
+        "session {uid} cannot carry a byte: its ticket says that the inbound end goes over {inbound}, and {outbound} "
+        "was asked for",
+        "both ends of a stream have one transport",
+        "leave --transport out (module: transport) and take the ticket's, or have the inbound end opened anew with the "
+        "other one, and take its new ticket",
+        *_UNSUPPORTED,
     ),
     Code.UDP_UNENCRYPTED: Entry(
         "session {uid} is asked for over UDP, and with encryption {encryption}",

@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["configuration_directory", "state_directory"]
+__all__ = ["configuration_directory", "site_configuration_directories", "state_directory"]
 
 
 def configuration_directory() -> Path:
     """A user's configuration of SciStream: under the XDG base directory; it need not be there."""
     return _base("XDG_CONFIG_HOME", ".config") / "scistream"
+
+
+def site_configuration_directories() -> list[Path]:
+    """The host's configuration of SciStream, which holds for users without their own; none need be there."""
+    bases = (Path(base) for base in os.environ.get("XDG_CONFIG_DIRS", "").split(":"))
+    named = [base / "scistream" for base in bases if base.is_absolute()]
+    return named or [Path("/etc/xdg/scistream")]
 
 
 def state_directory() -> Path:

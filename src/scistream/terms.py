@@ -25,6 +25,7 @@ __all__ = [
     "NO_AUTH",
     "OLD_NO_AUTH",
     "RESERVED_SUBJECTS",
+    "TOKEN_SERVERS_VARIABLE",
     "TOKEN_VARIABLE",
     "Direction",
     "Encryption",
@@ -61,6 +62,8 @@ NO_AUTH: Final = "NO_AUTH"
 OLD_NO_AUTH: Final = "INVALID_TOKEN"
 # A token that goes before every stored one; an argument is everybody's to read.
 TOKEN_VARIABLE: Final = "SCISTREAM_TOKEN"  # noqa: S105 - its name
+# The control servers that it goes to: HOST:PORT with commas between.
+TOKEN_SERVERS_VARIABLE: Final = "SCISTREAM_TOKEN_FOR"  # noqa: S105 - its name
 # Who calls with the secret that lies in the control server's state directory: `s2cs status` on its own host.
 HOST_OPERATOR: Final = "HOST_OPERATOR"
 # No identity provider may call anybody so.

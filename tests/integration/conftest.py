@@ -32,10 +32,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from command_line import gateway, tools  # noqa: F401 - fixtures
 from scistream import certificates
 from scistream.protocol import control_pb2_grpc, operations_pb2_grpc
+from ssh_daemon import ssh  # noqa: F401 - fixture
 
 _START = 30.0
 _END = 30.0
 _PAUSE = 0.05
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled_once() -> Iterator[None]:
+    """Modules of Ansible's are not compiled by every process again (tests/compiled_once/sitecustomize.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "compiled_once"), prepend=os.pathsep)
+        yield
 
 
 @dataclass

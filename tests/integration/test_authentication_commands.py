@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from ansible_runs import run_play
 from identity_provider import IdentityProvider
 from scistream import certificates
 
@@ -351,6 +352,28 @@ def test_a_token_in_the_environment_goes_before_the_stored_one(alice, provider, 
     assert facts["owner"] == "bob"
 
 
+def test_of_two_gateways_the_environments_token_goes_to_the_one_that_it_is_named_for(provider, gateway, tmp_path):
+    token = provider.issue("olga", scope=SCOPE)
+    servers = {"ours": gateway(), "theirs": gateway(address="127.0.20.92")}
+    asked = [
+        {"name": name, "control_server": server.endpoint, "server_certificate": str(server.certificate)}
+        for name, server in servers.items()
+    ]
+    environment = {"SCISTREAM_TOKEN": token}
+    named = environment | {"SCISTREAM_TOKEN_FOR": servers["ours"].endpoint}
+    ask = {"scistream.core.gateways_info": {"gateways": asked}}
+    tasks = [{"name": "several", **ask, "environment": environment}, {"name": "named", **ask, "environment": named}]
+    run = run_play(tasks, directory=tmp_path)
+    assert _answers(run.named("several")) == {"ours": "AUTHENTICATION_REQUIRED", "theirs": "AUTHENTICATION_REQUIRED"}
+    assert _answers(run.named("named")) == {"ours": "told", "theirs": "AUTHENTICATION_REQUIRED"}
+    assert "The token in SCISTREAM_TOKEN was not sent to " in run.output
+    assert token not in json.dumps([one.values for one in run.results])
+
+
+def _answers(result):
+    return {one["name"]: one["failure"]["code"] if one["failure"] else "told" for one in result["gateways"]}
+
+
 def test_what_asks_a_provider_is_loaded_where_one_is_asked_only(alice):
     for module in ("scistream.cli.s2uc", "scistream.cli.s2cs", "scistream.control_server.server"):
         told = subprocess.run(
@@ -368,7 +391,14 @@ def test_a_stored_token_travels_unasked_over_tls_only(alice, provider, here, gat
     alice.log_in(provider, *here, "--s2cs", server.endpoint)
     plain = ("--s2cs", server.endpoint, "--ssl=False")
     assert "[AUTHENTICATION_REQUIRED]" in alice.run("s2uc", "check-auth", *plain, code=3).stderr
-    assert "takes you for alice" in alice.run("s2uc", "check-auth", *plain, "--scope", GATEWAY).stdout
+    refused = alice.run("s2uc", "check-auth", *plain, "--scope", GATEWAY, code=2).stderr
+    assert f"a token would go to the control server {server.endpoint} in plain text, and nothing was sent" in refused
+    assert "say --insecure-plain-text-token" in refused
+    in_environment = alice.run("s2uc", "check-auth", *plain, SCISTREAM_TOKEN="one", code=2).stderr
+    assert "[TOKEN_IN_PLAIN_TEXT]" in in_environment
+    assert "/introspect" not in provider.asked
+    told = alice.run("s2uc", "check-auth", *plain, "--scope", GATEWAY, "--insecure-plain-text-token")
+    assert "takes you for alice" in told.stdout
     assert "--ssl=False: tokens travel as plain text" in server.words()
 
 

@@ -210,7 +210,7 @@ def test_u29_a_target_that_nobody_knows_leaves_all_as_it_was(facility, echo_targ
     assert first
     with pytest.raises(SciStreamError) as caught:
         ensure_session(connection, _inbound("no-such-host.invalid:1"))
-    assert caught.value.code is Code.CONFIGURATION_REJECTED
+    assert caught.value.code is Code.TARGET_UNRESOLVED
     assert connection.describe(_UID)[0].targets == first.targets
     assert round_trip(first.entry_points[0], b"as before") == b"as before"
 

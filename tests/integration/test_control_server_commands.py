@@ -173,6 +173,63 @@ def test_u04_u27_u38_a_taken_control_port_is_refused_and_its_holder_named(s2cs, 
     assert first.serves()
 
 
+def test_a_command_that_names_none_means_ones_own_and_then_the_users_file(s2cs, pair, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    text = 'listener_ip = "127.0.20.21"\nport = 22400\nport_range = "22410-22419"\ninsecure_no_auth = true\n'
+    file = tmp_path / ".config/scistream/s2cs.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f'{text}server_crt = "{tmp_path}/server.crt"\nserver_key = "{tmp_path}/server.key"\n')
+    with file.open("a") as more:
+        more.write(f'state_directory = "{elsewhere}"\n')
+    assert str(elsewhere) in s2cs("status").stderr
+    assert s2cs("start", f"--config={file}").returncode == 0
+    told = json.loads(s2cs("status", "--json").stdout)
+    assert (told["running"], told["state_directory"]) == (True, str(elsewhere))
+    # Who names one means that one.
+    assert s2cs("status", SCISTREAM_STATE_DIRECTORY=str(tmp_path / "state")).returncode == 4
+    assert "stopped" in s2cs("stop").stdout
+    own = tmp_path / ".scistream"
+    own.mkdir(mode=0o700)
+    (own / "s2cs.lock").touch(mode=0o600)
+    assert f"no control server runs with the state directory {own}" in s2cs("status").stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root, to be somebody else")
+def test_who_may_not_look_into_a_control_server_is_told_whose_it_is(s2cs, tmp_path):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "s2cs.lock").touch(mode=0o600)
+    os.chown(state, 65534, 65534)
+    command = [sys.executable, "-m", "scistream.cli.s2cs", "status", f"--state-directory={state}"]
+    lesser = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
+    done = subprocess.run(lesser, capture_output=True, text=True, timeout=WAIT, check=False)
+    assert done.returncode == 2
+    assert f"{state}/s2cs.lock cannot be read: Permission denied" in done.stderr
+    assert "the control server is another user's: say it as that user, or with sudo" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to give a directory away")
+def test_root_ends_another_users_control_server_and_leaves_its_files_alone(s2cs, pair, tmp_path):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    os.chown(state, 65534, 65534)
+    # The tests' directories are root's to enter.
+    rights = [f"--{kind}-caps=+dac_override" for kind in ("inh", "ambient")]
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *rights]
+    command += [sys.executable, "-m", "scistream.cli.s2cs", "start", *OPEN]
+    subprocess.run(command, cwd=tmp_path, timeout=WAIT, check=True)
+    ended = s2cs("stop", "--release", "--state-directory=state")
+    assert (ended.returncode, ended.stdout) == (0, "stopped\n"), ended.stderr
+    before = sorted(path.name for path in state.iterdir())
+    again = s2cs("stop", "--release", "--state-directory=state")
+    assert again.returncode == 2
+    assert "it belongs to the user with id 65534, and this is 0" in again.stderr
+    named = f"its sessions are that user's to release: sudo -u '#65534' s2cs stop --release --state-directory {state}"
+    assert named in again.stderr
+    assert sorted(path.name for path in state.iterdir()) == before
+    os.chown(state, 0, 0)
+
+
 def test_a_taken_state_directory_is_refused_and_its_holder_named(s2cs, pair):
     pid = s2cs("start", *OPEN).stdout.split()[2].strip(",")
     refused = s2cs(*OPEN, "--port=22401")

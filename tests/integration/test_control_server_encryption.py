@@ -24,7 +24,7 @@ from scistream.client import Connection, ControlServer, SessionRequest, connect,
 from scistream.client.sessions import Session
 from scistream.engines import ENGINES
 from scistream.errors import Code, SciStreamError
-from scistream.protocol import ENCRYPTION_METADATA, HALF_CLOSE_METADATA, TRANSPORT_METADATA
+from scistream.protocol import ENCRYPTION_METADATA, HALF_CLOSE_METADATA, PEER_ENGINE_METADATA, TRANSPORT_METADATA
 from scistream.terms import Direction, Encryption, Transport, Uid
 
 READABLE = "nothing protects the bytes between the gateways: encryption none was asked for"
@@ -228,6 +228,24 @@ def test_an_outbound_end_that_cannot_do_what_the_inbound_one_does_is_refused_in_
     refused = calls.request("another", "CONS", metadata=((ENCRYPTION_METADATA, "tls-psk"),)).exception(60)
     assert error_of(refused).code is Code.ENGINE_CANNOT
     assert "HAProxy cannot do what was asked: the inbound gateway's encryption is tls-psk" in refused.details()
+
+
+def test_u72_a_stunnel_at_the_outbound_end_of_an_nginx_is_refused_by_name(facilities, target, tmp_path):
+    inbound, outbound = facilities("nginx", "stunnel")
+    words = "Stunnel cannot do what was asked: the last bytes of what Nginx sends may be lost"
+    with pytest.raises(SciStreamError) as caught:
+        open_both(inbound, outbound, wish(target.endpoint), tmp_path)
+    assert caught.value.code is Code.ENGINE_CANNOT
+    assert words.partition(" ")[2] in str(caught.value)
+    # Also where a client does not look before, and where it does not know.
+    calls, tls = Calls(outbound.server), (ENCRYPTION_METADATA, "tls")
+    told = error_of(calls.request("another", "CONS", metadata=(tls, (PEER_ENGINE_METADATA, "nginx"))).exception(60))
+    assert told.code is Code.ENGINE_CANNOT
+    assert words in told.seen
+    untold = error_of(calls.request("another", "CONS", metadata=(tls,)).exception(60))
+    assert untold.code is Code.ENGINE_CANNOT
+    assert "which engine the inbound gateway has was not told; the last bytes of what Nginx sends" in untold.seen
+    assert outbound.connection.list_sessions() == ()
 
 
 @pytest.mark.parametrize("engine", ["haproxy", "nginx"])

@@ -51,6 +51,16 @@ def test_what_is_shown_is_shown_as_it_stands(play: Path) -> None:
     assert "✓ Show" not in done.stdout
 
 
+def test_what_a_host_says_gives_no_orders_to_the_terminal(play: Path) -> None:
+    evil = "\x1b]0;evil\x07a\tb\u202ec"
+    show = {"name": "Show", "ansible.builtin.debug": {"msg": [f"┌ {evil}\nnext"]}}
+    tell = {"name": "Tell", "ansible.builtin.fail": {"msg": evil}}
+    said = _run(play, [show, tell]).stdout
+    assert "    ┌ ?]0;evil?a b?c\nnext\n" in said
+    assert "    ?]0;evil?a b?c\n" in said.replace("localhost: ", "")
+    assert not set("\x1b\x07\u202e") & set(said)
+
+
 def test_a_skipped_step_is_no_line(play: Path) -> None:
     done = _run(play, [{"name": "Not this", "ansible.builtin.command": "true", "when": False}])
     assert "Not this" not in done.stdout

@@ -160,7 +160,7 @@ def test_a_failed_start_leaves_nothing(control_server_factory, is_free):
     (entry_point,) = calls.register("one", "no-such-host.invalid:1")
     with pytest.raises(grpc.RpcError) as raised:
         calls.update("one", "no-such-host.invalid:1")
-    assert error_of(raised.value).code is Code.CONFIGURATION_REJECTED
+    assert error_of(raised.value).code is Code.TARGET_UNRESOLVED
     assert server.data_servers() == []
     assert server.files("one") == []
     server.end(signal.SIGKILL)

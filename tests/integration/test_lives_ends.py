@@ -131,7 +131,7 @@ def test_a_failed_start_of_which_nobody_hears_again_gives_its_ports_back(
     entry_points = calls.register("one", NOWHERE, number=2)
     with pytest.raises(grpc.RpcError) as raised:
         calls.update("one", NOWHERE)
-    assert error_of(raised.value).code is Code.CONFIGURATION_REJECTED
+    assert error_of(raised.value).code is Code.TARGET_UNRESOLVED
     if restarted:
         server.end(signal.SIGKILL)
         server.start()

@@ -39,11 +39,11 @@ LIVED, CUT_OFF = "it went as asked", "its control server was killed"
 # What a life may be told; the errors where its control server ended in the middle of it.
 EXPECTED = frozenset(
     {
-        Code.CONFIGURATION_REJECTED,
         Code.CONTROL_SERVER_ENDING,
         Code.ENGINE_CANNOT,
         Code.SESSION_NOT_ACTIVE,
         Code.SESSION_NOT_REGISTERED,
+        Code.TARGET_UNRESOLVED,
         Code.UID_EXISTS,
         Code.UID_UNKNOWN,
         LIVED,

@@ -14,7 +14,7 @@ import pytest
 from lives import Calls
 from scistream.control_server.journal import Journal, Record
 from scistream.engines.processes import ProcessFacts
-from scistream.terms import NO_AUTH, Direction, SessionState, parse_uid
+from scistream.terms import NO_AUTH, Direction, Encryption, SessionState, parse_uid
 
 SESSIONS = 1000
 # The first of their ports, above those that the kernel gives to anybody.
@@ -71,6 +71,7 @@ def record(number: int, pid: int) -> Record:
         pid=pid,
         started=facts.started,
         wanted=True,
+        encryption=Encryption.NONE,
     )
 
 

@@ -1,4 +1,4 @@
-"""Module certificate, by real runs of Ansible: check, do, check again, do again; what it issues anew and refuses."""
+"""Modules certificate and certificate_info, by real runs of Ansible: predicted, done, and again; what they refuse."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ansible_runs import Result, Run, run_play, steps
 from scistream import certificates
 
 _ACTION = "scistream.core.certificate"
+_INFO = "scistream.core.certificate_info"
 
 
 def args(directory: Path, name: str = "server", **more: Any) -> dict[str, Any]:
@@ -26,6 +27,11 @@ def authority(directory: Path, **more: Any) -> dict[str, Any]:
 def signed(directory: Path, **more: Any) -> dict[str, Any]:
     ca = {"ca_path": str(directory / "ca.crt"), "ca_private_key_path": str(directory / "ca.key")}
     return args(directory, **ca, **more)
+
+
+def step(directory: Path, name: str, **more: Any) -> dict[str, Any]:
+    """A step to the next authority."""
+    return {"name": name, _ACTION: authority(directory, succession=name.split(maxsplit=1)[0]), **more}
 
 
 def assert_walks(run: Run, *, before: int = 0) -> list[Result]:
@@ -203,3 +209,114 @@ def test_two_runs_at_once_make_one_authority(tmp_path: Path) -> None:
     assert run.code == 0, run.output
     assert sorted(one.changed for one in run.results) == [False, False, False, True]
     assert len({one["certificate"]["fingerprint"] for one in run.results}) == 1
+
+
+def test_a_rotation_issues_what_is_good(tmp_path: Path) -> None:
+    tasks = [
+        {"name": "ca", _ACTION: authority(tmp_path)},
+        {"name": "first", _ACTION: signed(tmp_path)},
+        {"name": "predicted", _ACTION: signed(tmp_path, force=True), "check_mode": True},
+        {"name": "rotated", _ACTION: signed(tmp_path, force=True)},
+        {"name": "again", _ACTION: signed(tmp_path)},
+    ]
+    run = run_play(tasks, directory=tmp_path)
+    assert run.code == 0, run.output
+    assert [one.changed for one in run.results] == [True, True, True, True, False]
+    assert run.named("predicted")["reasons"] == run.named("rotated")["reasons"] == ["force"]
+    assert run.named("predicted")["diff"] == run.named("rotated")["diff"]
+    first, second = run.named("first")["certificate"], run.named("rotated")["certificate"]
+    assert run.named("rotated")["diff"]["before"] == {"fingerprint": first["fingerprint"]}
+    assert second["fingerprint"] not in {first["fingerprint"], None}
+    assert run.named("again")["certificate"] == second
+
+
+def test_one_authority_follows_the_other_in_three_steps(tmp_path: Path) -> None:
+    refused = {"ignore_errors": True}
+    tasks = [
+        {"name": "ca", _ACTION: authority(tmp_path)},
+        {"name": "leaf", _ACTION: signed(tmp_path)},
+        step(tmp_path, "switched with none announced"),
+        step(tmp_path, "finished with none announced"),
+    ]
+    for name in ("announced", "switched"):
+        tasks += [step(tmp_path, f"{name} predicted", check_mode=True), step(tmp_path, name)]
+        tasks += [step(tmp_path, f"{name} again"), step(tmp_path, f"finished before {name} is done", **refused)]
+    tasks += [
+        {"name": "leaf of the new one", _ACTION: signed(tmp_path)},
+        step(tmp_path, "finished predicted", check_mode=True),
+        step(tmp_path, "finished"),
+        step(tmp_path, "finished again"),
+        {"name": "look", _INFO: {"path": str(tmp_path / "ca.crt")}},
+        {"name": "a leaf has no successor", _ACTION: signed(tmp_path, succession="announced"), **refused},
+    ]
+    run = run_play(tasks, directory=tmp_path)
+    assert run.code == 0, run.output
+    for name in ("announced", "switched", "finished"):
+        predicted, done, again = (run.named(f"{name}{more}") for more in (" predicted", "", " again"))
+        assert [one.changed for one in (predicted, done, again)] == [True, True, False]
+        assert predicted["diff"] == done["diff"]
+        assert run.named(f"{name} again")["trusted"] == done["trusted"]
+    for name in ("switched with none announced", "finished with none announced"):
+        assert not run.named(name).changed
+    for name in ("announced", "switched"):
+        assert run.named(f"finished before {name} is done").failure == "AUTHORITY_STILL_NEEDED"
+    (old,) = run.named("ca")["trusted"]
+    _old, new = run.named("announced")["trusted"]
+    assert run.named("announced")["certificate"]["fingerprint"] == old
+    assert run.named("switched predicted")["certificate"] == run.named("switched")["certificate"]
+    assert run.named("switched")["trusted"] == [new, old]
+    assert run.named("leaf of the new one")["reasons"] == ["signed_by"]
+    assert run.named("finished")["trusted"] == run.named("look")["trusted"] == [new]
+    assert run.named("a leaf has no successor").failure == "BAD_CONFIGURATION"
+    assert "PRIVATE KEY" not in run.output
+
+
+def test_an_authority_that_is_replaced_stays_trusted(tmp_path: Path) -> None:
+    tasks = [
+        {"name": "ca", _ACTION: authority(tmp_path, days=20, renew_before_days=1, warn_before_days=60)},
+        {"name": "near its end", _ACTION: authority(tmp_path, days=100, renew_before_days=30)},
+    ]
+    run = run_play(tasks, directory=tmp_path)
+    assert run.code == 0, run.output
+    (old,) = run.named("ca")["trusted"]
+    assert run.named("near its end")["trusted"][1:] == [old]
+    assert f"The certificate authority {tmp_path}/ca.crt ends in 19 days" in " ".join(run.output.split())
+
+
+def test_what_a_certificate_says_and_what_is_wrong_with_it(tmp_path: Path) -> None:
+    (tmp_path / "text.crt").write_text("a shopping list\n")
+    path, key = str(tmp_path / "server.crt"), str(tmp_path / "server.key")
+    looks = {
+        "good": {"private_key_path": key, "chain_path": str(tmp_path / "ca.crt"), "names": ["gateway.example"]},
+        "soon": {"chain_path": str(tmp_path / "ca.crt"), "warn_before_days": 40},
+        "wrong": {"private_key_path": str(tmp_path / "ca.key"), "names": ["other.example"]},
+        "none": {"path": str(tmp_path / "none.crt")},
+        "text": {"path": str(tmp_path / "text.crt")},
+    }
+    tasks = [
+        {"name": "ca", _ACTION: authority(tmp_path)},
+        {"name": "leaf", _ACTION: signed(tmp_path, days=35, renew_before_days=1)},
+        {"ansible.builtin.file": {"path": str(tmp_path / "ca.key"), "mode": "0644"}},
+        *({"name": name, _INFO: {"path": path} | more} for name, more in looks.items()),
+        {"name": "refused", _INFO: {"path": path, "warn_before_days": -1}, "ignore_errors": True},
+    ]
+    run = run_play(tasks, directory=tmp_path)
+    assert run.code == 0, run.output
+    assert not any(run.named(name).changed for name in looks)
+    good, soon, wrong = (run.named(name) for name in ("good", "soon", "wrong"))
+    assert good["problems"] == soon["problems"] == []
+    assert (good["days_left"], good["ends_soon"], soon["ends_soon"], good["trusted"]) == (34, False, True, [])
+    issued = run.named("leaf")["certificate"]
+    assert good["certificate"] == issued
+    assert {problem["part"]: problem["code"] for problem in wrong["problems"]} == {
+        "private_key": "CERTIFICATE_KEY_MISMATCH",
+        "chain": "CERTIFICATE_CHAIN_BROKEN",
+        "names": "CERTIFICATE_WRONG_NAME",
+    }
+    codes = {name: [one["code"] for one in run.named(name)["problems"]] for name in ("none", "text")}
+    assert codes == {"none": ["CERTIFICATE_MISSING"], "text": ["CERTIFICATE_UNREADABLE"]}
+    assert run.named("none")["certificate"] is None
+    assert run.named("refused").failure == "BAD_CONFIGURATION"
+    words = " ".join(run.output.split())
+    assert f"The certificate {path} ends in 34 days" in words
+    assert f"Others can read the private key {tmp_path}/ca.key (mode 0644): chmod 600" in words

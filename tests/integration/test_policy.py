@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import grpc
 import psutil
 import pytest
@@ -73,6 +75,20 @@ def test_a_stream_into_the_control_server_itself_is_refused_at_hello_update_and_
             assert (error.code, error.facts["reason"]) == (Code.TARGET_REFUSED, reason), moment
         update(server, "one", echo_target.endpoint)
         assert round_trip(entry_point, b"x" * 1000) == b"x" * 1000
+
+
+def test_a_control_port_is_at_its_own_address_and_entry_points_are_at_theirs(
+    control_server_factory, echo_target, round_trip
+):
+    server = control_server_factory(options=("--listener-ip=127.0.20.2", f"--control-ip={HOST}"))
+    entry_point = registered(server, "one", echo_target.endpoint)
+    update(server, "one", echo_target.endpoint)
+    assert entry_point.startswith("127.0.20.2:")
+    assert round_trip(entry_point, b"ping") == b"ping"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.20.2", 22000), timeout=WAIT)
+    error = error_of(lambda: update(server, "one", f"{HOST}:22000"))
+    assert (error.code, error.facts["reason"]) == (Code.TARGET_REFUSED, "it is this control server's own control port")
 
 
 def test_one_uid_in_both_directions_on_one_gateway_is_no_loop_until_it_is_closed(

@@ -97,6 +97,32 @@ def test_a_ticket_hands_an_encrypted_stream_to_the_other_end(
     assert not ticket.exists()
 
 
+def test_a_ticket_leads_to_the_address_that_the_other_facility_reaches(
+    *, tools: Tools, gateway, echo_target, round_trip
+) -> None:
+    inside, outside = "127.0.30.41", "127.0.30.42"
+    everywhere = "0.0.0.0"  # noqa: S104 - what is tested
+    gateway(11, address=everywhere, port=23450, port_range="23460-23469", names=[everywhere, inside])
+    words = ["--receiver-ports", str(echo_target.port), "--remote-ip", echo_target.address, "--s2cs", f"{inside}:23450"]
+    words += ["--name", "beam", "--ticket", "t.json", "--json"]
+
+    def opened(*address: str) -> tuple[str, str]:
+        told = json.loads(tools.run("s2uc", "inbound-request", *words, *address)[0])
+        ticket = json.loads((tools.directory / "t.json").read_text())
+        assert told["session"]["entry_points"] == ticket["entry_points"]
+        return told["action"], ticket["entry_points"][0].partition(":")[0]
+
+    assert opened() == ("opened", inside)
+    key = json.loads((tools.directory / "t.json").read_text())["key"]
+    assert opened("--address", outside) == ("ticket_written", outside)
+    assert json.loads((tools.directory / "t.json").read_text())["key"] == key
+    assert opened("--address", outside) == ("none", outside)
+    b = gateway(12)
+    far = ["--ticket", "t.json", "--s2cs", b.endpoint, "--server-cert", "server-12.crt", "--json"]
+    session = json.loads(tools.run("s2uc", "outbound-request", *far)[0])["session"]
+    assert round_trip(session["entry_points"][0], b"from outside") == b"from outside"
+
+
 def test_without_a_ticket_the_two_commands_of_the_guide_are_encrypted(
     *, tools: Tools, gateway, echo_target, round_trip
 ) -> None:
@@ -205,6 +231,22 @@ def test_a_name_again_waits_for_no_application_controller(tools: Tools, gateway,
     again, err = tools.run("s2uc", *words, "--wait", "5")
     assert "nothing was changed" in err
     assert json.loads(again) == json.loads(said) | {"action": "none"}
+
+
+def test_a_mistyped_site_secret_is_told_and_not_made_where_nothing_is_opened_by_it(tools: Tools) -> None:
+    mistyped = tools.directory / "sites.ecret"
+    named = ["--name", "beam", "--site-secret", str(mistyped)]
+    for words in (["status"], ["release"], ["outbound-request"]):
+        listeners = ["127.0.20.9:5100"] if words == ["outbound-request"] else []
+        err = tools.fail(ExitCode.BAD_INPUT, "s2uc", *words, *listeners, *named)
+        assert f"the site secret {mistyped} cannot be used: No such file or directory" in err
+        assert "name the right one with --site-secret" in err.lower()
+        assert not mistyped.exists()
+    # The first that is opened by a name makes it, and says so; here it comes no further.
+    err = tools.fail(ExitCode.CERTIFICATE, "s2uc", "inbound-request", *named)
+    assert f"s2uc: made the site secret {mistyped}: names become uids with it, so keep it" in err
+    assert mistyped.exists()
+    assert "made the site secret" not in tools.fail(ExitCode.CERTIFICATE, "s2uc", "inbound-request", *named)
 
 
 def test_a_name_that_is_none_makes_no_site_secret(tools: Tools) -> None:

@@ -112,3 +112,14 @@ def test_a_wrong_value_of_one_command_stops_no_other(tmp_path: Path, capsys: pyt
         run(_group(), "tool", ["--config", str(path), "one-thing"])
     assert ended.value.code == 2
     assert "BAD_CONFIGURATION" in capsys.readouterr().err
+
+
+def test_the_hosts_defaults_count_where_a_user_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "mine"))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", f"{tmp_path / 'nothing'}:{tmp_path / 'host'}")
+    assert preferences.load(_group(), None) == {}
+    for place, server in (("host", "site.example:5000"), ("mine", "own.example:5000")):
+        directory = tmp_path / place / "scistream"
+        directory.mkdir(parents=True)
+        (directory / "s2uc.toml").write_text(f's2cs = "{server}"\n')
+        assert preferences.load(_group(), None)["another"] == {"s2cs": server}

@@ -147,7 +147,7 @@ def test_what_contradicts_the_ticket_is_refused(asked: Asked) -> None:
     _keep()
     _refusal(asked, Code.ENCRYPTION_MISMATCH, *words, "--encryption", "none")
     _refusal(asked, Code.LEGACY_PSK_REFUSED, *words, "--legacy-psk")
-    _refusal(asked, Code.BAD_TICKET, *words, "--transport", "udp")
+    _refusal(asked, Code.TRANSPORT_MISMATCH, *words, "--transport", "udp")
     # A user's own default is for sessions of which nothing is known.
     assert asked(*words, defaults='encryption = "none"').encryption is Encryption.TLS_PSK
     _keep(key=None, encryption=Encryption.NONE)
@@ -199,7 +199,7 @@ def test_what_a_ticket_says_wins_over_a_users_defaults(asked: Asked, encryption:
         assert (request.encryption, request.transport) == (encryption, Transport.TCP)
     _keep(key=None, encryption=Encryption.NONE, transport=Transport.UDP)
     assert asked("outbound-request", _UID, defaults='transport = "tcp"').transport is Transport.UDP
-    _refusal(asked, Code.BAD_TICKET, "outbound-request", _UID, "--transport=tcp")
+    _refusal(asked, Code.TRANSPORT_MISMATCH, "outbound-request", _UID, "--transport=tcp")
 
 
 def test_u02_who_wrote_tls_down_is_not_given_less_by_a_ticket(asked: Asked) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from scistream.addresses import Endpoint, parse_endpoints, parse_networks
 from scistream.client import tickets
-from scistream.client.comparison import Action, Wish, decide, differences, make_wish, outcome
+from scistream.client.comparison import Action, Wish, decide, differences, displaced, make_wish, outcome
 from scistream.client.facts import read_facts
 from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session, reachable, read_event, read_session
@@ -113,6 +113,17 @@ def test_a_session_with_its_ticket_is_left_alone_whatever_the_server_is_called(t
     assert not decision.opens
 
 
+def test_a_ticket_is_written_again_where_it_has_other_entry_points_than_were_said(tmp_path: Path) -> None:
+    held = _ticket(entry_points=parse_endpoints(["10.1.0.1:5100", "10.1.0.1:5101"]))
+    wish = Wish(_ENCRYPTED, tmp_path / "ticket.json", "", held)
+    decision = decide(wish, _KEYED, reached_by="192.0.2.7")
+    assert (decision.action, decision.opens) == (Action.TICKET_WRITTEN, False)
+    assert decision.differences == (f"other entry points in the ticket {wish.ticket}",)
+    assert displaced(wish, decision) is None
+    as_wished = Wish(_ENCRYPTED, tmp_path / "ticket.json", "", _ticket())
+    assert decide(as_wished, _KEYED, reached_by="192.0.2.7").action is Action.NOTHING
+
+
 def test_a_ticket_without_a_key_is_simply_written_again(tmp_path: Path) -> None:
     wish = Wish(_REQUEST, tmp_path / "ticket.json")
     decision = decide(wish, _SESSION)
@@ -164,9 +175,11 @@ def test_the_ticket_of_another_session_is_not_overwritten(tmp_path: Path) -> Non
 
 def test_the_key_goes_into_a_ticket_only_where_it_is_used() -> None:
     server = Endpoint("192.0.2.7", 5000)
-    assert tickets.of_session(_KEYED, control_server=server, key=_KEY) == _ticket(encryption=Encryption.TLS_PSK)
+    assert tickets.of_session(_KEYED, control_server=server, key=_KEY) == _ticket(
+        encryption=Encryption.TLS_PSK, engine="stunnel"
+    )
     plain = tickets.of_session(_SESSION, control_server=server, key=_KEY)
-    assert plain == _ticket(key=None, encryption=Encryption.NONE)
+    assert plain == _ticket(key=None, encryption=Encryption.NONE, engine=_SESSION.engine)
     udp = tickets.of_session(dataclasses.replace(_SESSION, transport="udp"), control_server=server)
     assert udp == dataclasses.replace(plain, transport=Transport.UDP)
 
@@ -182,6 +195,19 @@ def test_a_wildcard_entry_point_is_where_its_server_was_called() -> None:
     told = ("0.0.0.0:5100", "[::]:5101", "192.0.2.7:5102")
     assert reachable(told, server) == ("gateway.example:5100", "gateway.example:5101", "192.0.2.7:5102")
     assert reachable(["0.0.0.0:5100"], Endpoint("::1", 5000)) == ("[::1]:5100",)
+
+
+def test_entry_points_on_the_loopback_of_an_ssh_host_are_reached_by_that_host() -> None:
+    told, server = ["127.0.0.1:5100", "[::1]:5101", "0.0.0.0:5102", "192.0.2.7:5103"], Endpoint("gateway.example", 5000)
+    names = ("gateway.example:5100", "gateway.example:5101", "gateway.example:5102", "192.0.2.7:5103")
+    assert reachable(told, server, is_hidden=True) == names
+    assert reachable(told[:1], server) == ("127.0.0.1:5100",)
+
+
+def test_what_was_called_is_told_as_others_reach_it() -> None:
+    told, others = ["10.1.0.1:5100", "0.0.0.0:5101", "10.1.0.9:5102"], Endpoint("gateway.example", 5000)
+    names = ("gateway.example:5100", "gateway.example:5101", "10.1.0.9:5102")
+    assert reachable(told, others, called={"10.1.0.1", "gateway.lan"}) == names
 
 
 def test_a_session_is_read_from_the_wire_by_parsing() -> None:

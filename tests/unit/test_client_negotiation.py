@@ -366,8 +366,8 @@ def test_a_ticket_brings_its_transport_along() -> None:
     assert SessionRequest.of_ticket(udp).transport is Transport.UDP
     with pytest.raises(SciStreamError) as caught:
         SessionRequest.of_ticket(udp, transport=Transport.TCP)
-    assert caught.value.code is Code.BAD_TICKET
-    assert "its inbound end goes over UDP" in caught.value.seen
+    assert caught.value.code is Code.TRANSPORT_MISMATCH
+    assert "its ticket says that the inbound end goes over UDP, and TCP was asked for" in str(caught.value)
 
 
 def test_u63_udp_has_to_be_asked_for_without_encryption() -> None:
@@ -407,7 +407,7 @@ def test_a_deadline_after_refusals_tells_the_refusal() -> None:
     assert caught.value is _UNKNOWN
 
 
-_TABLE = ("plain", "TLS", "legacy-psk", "UDP", "source list", "half-close", "rate")
+_TABLE = ("plain", "TLS", "TLS with Nginx", "legacy-psk", "UDP", "source list", "half-close", "rate")
 
 
 def _facts(*encryptions: str, name: str = "haproxy", cannot: dict[str, str] | None = None) -> Any:
@@ -456,6 +456,16 @@ def test_an_encrypted_session_gets_what_the_engine_does_best_and_its_key(got: st
     assert _open(server, **_KEYED).encryption == got
     assert server.asked
     assert (server.asked.encryption, server.key) == (Encryption.TLS, bytes(32))
+
+
+def test_u72_an_inbound_gateways_engine_that_the_outbound_one_cannot_be_used_with_is_refused_before_anything() -> None:
+    facts = _facts("tls-psk", "tls", name="stunnel", cannot={"TLS with Nginx": "bytes of Nginx may be lost"})
+    server = _Server(facts=facts)
+    with pytest.raises(SciStreamError) as caught:
+        _open(server, **_KEYED, direction=Direction.OUTBOUND, peer="nginx")
+    assert caught.value.code is Code.ENGINE_CANNOT
+    assert "stunnel cannot do what was asked: bytes of Nginx may be lost" in str(caught.value)
+    assert server.calls == []
 
 
 def test_a_session_that_is_not_encrypted_sends_no_key() -> None:

@@ -41,6 +41,7 @@ def test_the_table_says_what_the_engine_declares(engine):
         ("haproxy", Wishes(encryption=Encryption.NONE, transport=Transport.UDP), Feature.UDP),
         ("stunnel", Wishes(encryption=Encryption.NONE), Feature.PLAIN),
         ("stunnel", Wishes(encryption=Encryption.TLS, half_close=True), Feature.HALF_CLOSE),
+        ("stunnel", Wishes(encryption=Encryption.TLS, peer="nginx"), Feature.TLS_WITH_NGINX),
         ("nftables", Wishes(encryption=Encryption.TLS), Feature.TLS),
         ("haproxy", Wishes(encryption=Encryption.LEGACY_PSK), Feature.LEGACY_PSK),
     ],
@@ -98,13 +99,25 @@ def test_udp_is_never_promised_to_be_encrypted(able):
         ("haproxy", Encryption.TLS, Direction.INBOUND, Encryption.TLS),
         ("stunnel", Encryption.TLS, Direction.INBOUND, Encryption.TLS_PSK),
         # The outbound end is told what the inbound one has.
-        ("stunnel", Encryption.TLS, Direction.OUTBOUND, Encryption.TLS),
+        ("haproxy", Encryption.TLS, Direction.OUTBOUND, Encryption.TLS),
         ("stunnel", Encryption.TLS_PSK, Direction.OUTBOUND, Encryption.TLS_PSK),
         ("nginx", Encryption.NONE, Direction.OUTBOUND, Encryption.NONE),
     ],
 )
 def test_what_tls_means_is_the_inbound_engines_to_say(name, asked, direction, given):
     assert protection(ENGINES[name], asked, direction) is given
+
+
+def test_u72_an_outbound_engine_that_does_not_work_with_every_other_one_has_to_be_told_which_it_is():
+    stunnel, asked = ENGINES["stunnel"], (Encryption.TLS, Direction.OUTBOUND)
+    assert protection(stunnel, *asked, "haproxy") is Encryption.TLS
+    with pytest.raises(SciStreamError) as caught:
+        protection(stunnel, *asked)
+    assert caught.value.code is Code.ENGINE_CANNOT
+    words = "Stunnel cannot do what was asked: which engine the inbound gateway has was not told; the last bytes"
+    assert caught.value.seen.startswith(words)
+    # Of one that it works with in other ways, too.
+    assert protection(stunnel, Encryption.TLS_PSK, Direction.OUTBOUND) is Encryption.TLS_PSK
 
 
 def test_an_outbound_engine_without_the_inbound_ones_encryption_says_so():

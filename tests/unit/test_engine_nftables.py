@@ -297,7 +297,8 @@ def test_it_is_for_plain_paths_and_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     require(engine, Wishes(encryption=Encryption.NONE, transport=Transport.UDP))
     monkeypatch.setattr(NFTables, "locate", lambda _: None)
     table = {each.feature: each.can for each in abilities(engine)}
-    lacking = {Feature.TLS, Feature.LEGACY_PSK, Feature.RENEWAL, Feature.HANDSHAKE, Feature.RATE}
+    tls = {Feature.TLS, Feature.TLS_WITH_NGINX, Feature.LEGACY_PSK, Feature.RENEWAL, Feature.HANDSHAKE}
+    lacking = tls | {Feature.RATE}
     assert {feature for feature, can in table.items() if not can} <= lacking
 
 

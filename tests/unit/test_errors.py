@@ -140,6 +140,7 @@ def test_words_for_two_edges_name_both() -> None:
 def test_a_control_server_that_is_not_reached_can_be_tried_by_hand() -> None:
     error = SciStreamError(Code.CONTROL_SERVER_UNREACHABLE, server="[::1]:5000", reason="the name does not resolve")
     assert error.remedy.endswith("curl -v telnet://[::1]:5000")
+    assert "lead there over SSH with --via (module: via, inventory: scistream_via)" in error.remedy
     assert "its name or its port is another" in error.cause
 
 
@@ -162,7 +163,7 @@ def test_an_error_knows_whether_a_control_server_sent_it() -> None:
         (Code.BAD_LEASE, "8h"),
         (Code.CERTIFICATE_EXPIRED, "s2cs stop, then s2cs start"),
         (Code.CERTIFICATE_MISSING, "get it from the gateway's operator"),
-        (Code.ENGINE_CANNOT, "s2cs engines tells what"),
+        (Code.ENGINE_CANNOT, "s2uc status --s2cs HOST:PORT"),
         (Code.LOGIN_FAILED, "--provider <provider> --client-id CLIENT_ID"),
         (Code.LOGIN_WANTED, "--provider URL --client-id CLIENT_ID"),
         (Code.NOT_RUNNING, "name its --state-directory"),

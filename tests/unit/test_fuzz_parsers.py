@@ -233,6 +233,7 @@ _RECORD = Record(
     failure="",
     pid=123,
     started=456,
+    encryption=Encryption.TLS,
 )
 _cells = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats() | _near | st.binary(max_size=20)
 

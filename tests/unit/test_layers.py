@@ -23,10 +23,12 @@ _LAYERS = {
     "certificates": 1,
     "engines": 2,
     "auth": 2,
+    "hops": 2,
     "control_server": 3,
     "client": 3,
     "cli": 4,
     "demo": 5,
+    "reporting": 5,
 }
 # Not those that protoc generated, and not the package itself: it is of no layer.
 _MODULES = sorted(path for path in _ROOT.rglob("*.py") if "_pb2" not in path.name and path != _ROOT / "__init__.py")

@@ -93,7 +93,7 @@ def test_the_tables_of_the_roles_readmes_are_fresh() -> None:
 
 
 def test_role_and_library_name_the_same_packages_for_every_engine() -> None:
-    catalogue = load("roles/data_server/vars/main.yml")["data_server_catalogue"]
+    catalogue = load("roles/data_server/vars/debian.yml")["data_server_catalogue"]
     assert {name: tuple(entry["packages"]) for name, entry in catalogue.items()} == {
         name: tuple(engine.packages) for name, engine in ENGINES.items()
     }

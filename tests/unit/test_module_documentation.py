@@ -13,7 +13,18 @@ from ansible_collections.scistream.core.plugins.module_utils._protection import 
 from ansible_collections.scistream.core.plugins.module_utils._sessions import SELECTION_ARGUMENTS
 
 _ROOT = Path(__file__).parent.parent.parent
-_MODULES = ["certificate", "control_server_info", "session", "session_info"]
+_MODULES = [
+    "certificate",
+    "certificate_info",
+    "control_server_info",
+    "gateways_info",
+    "session",
+    "session_certificates",
+    "session_info",
+    "stream",
+    "stream_info",
+    "wheelhouse",
+]
 _COLLECTION = "ansible_collections.scistream.core.plugins"
 
 
@@ -44,12 +55,18 @@ def documentation(name: str) -> dict[str, Any]:
 
 def spec_as_documented(arguments: dict[str, dict[str, Any]]) -> dict[str, Any]:
     kept = ("type", "required", "default", "choices", "elements", "aliases")
-    return {name: {key: spec[key] for key in kept if key in spec} for name, spec in arguments.items()}
+    return {
+        name: {key: spec[key] for key in kept if key in spec}
+        | ({"suboptions": spec_as_documented(spec["options"])} if "options" in spec else {})
+        for name, spec in arguments.items()
+    }
 
 
 def documented(options: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
-        name: {key: value for key, value in option.items() if key != "description"} for name, option in options.items()
+        name: {key: value for key, value in option.items() if key not in {"description", "suboptions"}}
+        | ({"suboptions": documented(option["suboptions"])} if "suboptions" in option else {})
+        for name, option in options.items()
     }
 
 
@@ -142,8 +159,9 @@ def test_the_control_server_that_is_shown_is_the_one_that_is_documented() -> Non
 def test_the_certificate_that_is_shown_is_the_one_that_is_documented() -> None:
     from scistream.certificates import CertificateFacts
 
-    shown = yaml.safe_load(module_of("certificate").RETURN)["certificate"]["contains"]
-    assert set(shown) == {*CertificateFacts.__dataclass_fields__, "private_key_path"}
+    for name in ("certificate", "certificate_info"):
+        shown = yaml.safe_load(module_of(name).RETURN)["certificate"]["contains"]
+        assert set(shown) == {*CertificateFacts.__dataclass_fields__, "private_key_path"}
 
 
 def test_the_action_group_holds_every_module_that_talks_to_a_control_server() -> None:

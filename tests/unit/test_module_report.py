@@ -12,7 +12,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.scistream.core.plugins.module_utils import _library
 from ansible_collections.scistream.core.plugins.module_utils._control import CONTROL_ARGUMENTS, control_server, report
+from ansible_collections.scistream.core.plugins.module_utils._streams import STREAM_ARGUMENTS, stream_ends
 
+from scistream.client.dialing import dial
 from scistream.errors import CATALOGUE, Code, SciStreamError
 
 Work = Callable[[AnsibleModule], dict[str, Any]]
@@ -56,6 +58,13 @@ def test_an_error_is_a_sentence_and_a_code_with_its_facts(run: Run) -> None:
     assert result["failure"]["code"] == "UID_UNKNOWN"
     assert result["failure"]["details"] == {"uid": "beam"}
     assert "session_info" in result["failure"]["remedy"]
+
+
+def test_what_was_noted_on_an_errors_way_is_told_after_it(run: Run) -> None:
+    error = SciStreamError(Code.UID_UNKNOWN, uid="beam")
+    error.add_note("The inbound end is left: s2uc release beam --s2cs a.example.")
+    result = run(raising(error))
+    assert result["msg"] == f"{error} The inbound end is left: s2uc release beam --s2cs a.example."
 
 
 def test_every_code_of_the_catalogue_goes_through_the_funnel(run: Run) -> None:
@@ -109,6 +118,64 @@ def test_the_token_comes_from_the_environment_and_is_not_shown(run: Run, monkeyp
     assert seen[0].token == _SECRET
     assert _SECRET not in json.dumps(result)
     assert _SECRET not in repr(seen[0])
+
+
+def _ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **said: str
+) -> tuple[list[Any], str, list[str]]:
+    """The tokens for both ends of a stream, what a task tells that returns the environment's, and its warnings."""
+    warned: list[str] = []
+    # Where a process has imported Ansible's controller, what a module warns of goes to its display.
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _, words, **__: warned.append(words))
+    monkeypatch.setenv("SCISTREAM_TOKEN", _SECRET)
+    ends = {"from": {"control_server": "a.example"}, "to": {"control_server": "b.example", **said}}
+    found: list[Any] = []
+    with patch_module_args({"name": "beam", **ends}):
+        module = AnsibleModule(argument_spec=STREAM_ARGUMENTS)
+        with pytest.raises(SystemExit):
+            report(module, lambda: found.append(stream_ends(module)) or {"words": _SECRET})
+    (both,) = found
+    tokens = [both.outbound.control_server.token, both.inbound.control_server.token]
+    return tokens, capsys.readouterr().out, warned
+
+
+def test_of_two_gateways_none_gets_the_environments_token_unasked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens, _, (warning,) = _ends(monkeypatch, capsys)
+    assert tokens == [None, None]
+    assert "The token in SCISTREAM_TOKEN was not sent to b.example:5000, a.example:5000: " in warning
+
+
+def test_of_two_gateways_the_one_that_was_named_gets_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCISTREAM_TOKEN_FOR", "a.example")
+    tokens, output, warned = _ends(monkeypatch, capsys, token="of-b")
+    assert tokens == [_SECRET, "of-b"]
+    assert _SECRET not in output
+    assert warned == []
+
+
+def test_a_gateway_with_a_token_of_its_own_is_not_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens, _, (warning,) = _ends(monkeypatch, capsys, token="of-b")
+    assert tokens == [None, "of-b"]
+    assert "was not sent to a.example:5000: " in warning
+
+
+def test_plain_text_is_told_apart_from_a_token_in_plain_text(run: Run) -> None:
+    seen: list[Any] = []
+    given = {"insecure_plain_text": True, "token": "one"}
+    run(lambda module: seen.append(control_server(module)) or {}, **given)
+    run(lambda module: seen.append(control_server(module)) or {}, **given, insecure_plain_text_token=True)
+    assert [server.insecure_plain_text_token for server in seen] == [False, True]
+    with pytest.raises(SciStreamError) as refusal:
+        dial(seen[0])
+    assert refusal.value.code is Code.TOKEN_IN_PLAIN_TEXT
+    assert "insecure_plain_text_token: true" in str(refusal.value)
+    dial(seen[1]).close()
 
 
 @pytest.mark.parametrize("seconds", [0, -1, "inf", "nan"])

@@ -33,7 +33,18 @@ _FAR_WORDS = (
     "server, ITS_CERTIFICATE the file with that control server's certificate (or its facility's CA)."
 )
 _UNTOLD = "it does not tell what protects the bytes between the gateways"
-_HEAVY = {"ansible", "asyncio", "cryptography", "google", "grpc", "jinja2", "pydantic", "structlog", "tenacity"}
+_HEAVY = {
+    "ansible",
+    "asyncio",
+    "cryptography",
+    "google",
+    "grpc",
+    "jinja2",
+    "paramiko",
+    "pydantic",
+    "structlog",
+    "tenacity",
+}
 
 
 def test_the_file_of_defaults_is_named_in_the_environment(tmp_path: Path) -> None:

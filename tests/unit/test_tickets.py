@@ -17,7 +17,7 @@ from scistream.terms import Encryption, Transport, Uid
 
 _KEY = bytes(range(32))
 # What the first tickets did not have.
-_NEW = {"encryption", "transport", "deployed", "half_close"}
+_NEW = {"encryption", "transport", "deployed", "half_close", "engine"}
 _TICKET = Ticket(
     uid=Uid("abc-1"),
     name="beamline 7",
@@ -49,7 +49,8 @@ def _forge(path: Path, **fields: Any) -> None:
 
 
 def test_what_was_written_is_read(path: Path) -> None:
-    other = replace(_TICKET, transport=Transport.UDP, encryption=Encryption.NONE, deployed=True, half_close=True)
+    flags = {"deployed": True, "half_close": True}
+    other = replace(_TICKET, transport=Transport.UDP, encryption=Encryption.NONE, engine="nginx", **flags)
     for ticket in (_TICKET, other):
         tickets.write(path, ticket)
         assert tickets.read(path) == ticket
@@ -61,6 +62,17 @@ def test_u72_what_one_ends_application_needs_the_other_end_keeps_too() -> None:
     assert asked.half_close
     assert not SessionRequest.of_ticket(replace(_TICKET, encryption=Encryption.TLS)).half_close
     assert SessionRequest.of_ticket(replace(_TICKET, encryption=Encryption.TLS), half_close=True).half_close
+
+
+def test_u72_the_outbound_end_is_told_the_inbound_ends_engine() -> None:
+    asked = SessionRequest.of_ticket(replace(_TICKET, encryption=Encryption.TLS, engine="nginx"))
+    assert asked.peer == "nginx"
+
+
+@pytest.mark.parametrize("engine", ["two words", "ngin\u00fc", "a\nb", "x" * 65, 7, None])
+def test_an_engine_that_is_no_word_is_refused(path: Path, engine: object) -> None:
+    _forge(path, engine=engine)
+    assert "engine" in str(_refusal(path))
 
 
 def test_a_ticket_without_a_place_is_kept_by_its_uid_for_its_owner_only(

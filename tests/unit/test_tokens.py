@@ -14,7 +14,9 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 
+from scistream.addresses import Endpoint
 from scistream.auth.asking import Asker
+from scistream.client.environment_token import environment_token, withheld
 from scistream.client.token_store import StoredToken, TokenStore, default_token_store
 from scistream.client.tokens import Tokens, token_for
 from scistream.errors import Code, ExitCode, SciStreamError
@@ -332,6 +334,60 @@ def test_the_environments_token_goes_first(monkeypatch, tmp_path, store):
     monkeypatch.setenv("SCISTREAM_TOKEN", "from-the-environment")
     assert token_for(None, A) == "from-the-environment"
     assert token_for("other", B) == "from-the-environment"
+
+
+@pytest.mark.parametrize(
+    ("named", "goes_to"),
+    [
+        (None, {A: True, B: True}),
+        ("", {A: True, B: True}),
+        (A, {A: True, B: False}),
+        ("gateway.example , b.example", {A: False, B: True}),
+    ],
+)
+def test_the_environments_token_goes_to_whom_it_is_for(monkeypatch, tmp_path, named, goes_to):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("SCISTREAM_TOKEN", "from-the-environment")
+    if named is not None:
+        monkeypatch.setenv("SCISTREAM_TOKEN_FOR", named)
+    assert {server: token_for(None, server) is not None for server in (A, B)} == goes_to
+
+
+def test_where_it_is_not_for_a_control_server_the_stored_token_goes_there(monkeypatch, tmp_path, store):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with store.locked():
+        store.write({SCOPE: dataclasses.replace(GOOD, expires=None)})
+    monkeypatch.setenv("SCISTREAM_TOKEN", "from-the-environment")
+    monkeypatch.setenv("SCISTREAM_TOKEN_FOR", B)
+    assert token_for(ID, A) == "access-one"
+    assert token_for(ID, B) == "from-the-environment"
+
+
+def test_of_several_control_servers_none_gets_a_token_that_nobody_named_for_it(monkeypatch):
+    one, other = Endpoint.parse(A), Endpoint.parse(B)
+    assert withheld([one, other]) == ""
+    monkeypatch.setenv("SCISTREAM_TOKEN", "from-the-environment")
+    assert [environment_token(each, [one, other]) for each in (one, other)] == [None, None]
+    # Both ends of a stream may be one gateway's.
+    assert environment_token(one, [one, one]) == "from-the-environment"
+    words = withheld([one, other])
+    assert words.startswith(f"The token in SCISTREAM_TOKEN was not sent to {A}, {B}: several control servers are asked")
+    assert "in SCISTREAM_TOKEN_FOR; or give each its own token" in words
+    many = [Endpoint("gateway.example", port) for port in range(1, 9)]
+    assert "gateway.example:5 and 3 more: several" in withheld(many)
+    monkeypatch.setenv("SCISTREAM_TOKEN_FOR", B)
+    assert [environment_token(each, [one, other]) for each in (one, other)] == [None, "from-the-environment"]
+    assert withheld([one]) == ""
+
+
+def test_a_mistake_in_whom_it_is_for_is_told_and_sends_nothing(monkeypatch):
+    monkeypatch.setenv("SCISTREAM_TOKEN", "from-the-environment")
+    monkeypatch.setenv("SCISTREAM_TOKEN_FOR", f"{A},https://gateway.example")
+    error = refused(token_for, None, A)
+    assert error.code is Code.BAD_CONFIGURATION
+    said = f"SCISTREAM_TOKEN_FOR = '{A},https://gateway.example' in the environment cannot be used: "
+    assert error.seen.startswith(said)
+    assert "from-the-environment" not in str(error)
 
 
 def test_a_logout_revokes_both_tokens_and_removes_the_file_with_the_last(tokens, provider):

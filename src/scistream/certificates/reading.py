@@ -15,15 +15,30 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, Pub
 from scistream.addresses import parse_host
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["CertificateFacts", "judge", "load_certificate", "load_key", "read", "spell_time", "unreadable"]
+__all__ = [
+    "DAMAGED",
+    "CertificateFacts",
+    "answers_to",
+    "facts_of",
+    "is_authority",
+    "is_issued_by",
+    "judge",
+    "load_certificate",
+    "load_certificates",
+    "load_key",
+    "read",
+    "spell_time",
+    "unreadable",
+]
 
-_DAMAGED: Final = (
+DAMAGED: Final = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
+"""What reading a certificate that is none raises."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ def read(path: Path, *, option: str = "--server-cert") -> CertificateFacts:
     Raises:
         SciStreamError: CERTIFICATE_MISSING, CERTIFICATE_UNREADABLE.
     """
-    return _facts(path, load_certificate(path, option))
+    return facts_of(path, load_certificate(path, option))
 
 
 def judge(
@@ -83,12 +98,12 @@ def judge(
             CERTIFICATE_WRONG_NAME, CERTIFICATE_KEY_MISMATCH, BAD_ADDRESS.
     """
     loaded = load_certificate(path, option)
-    facts = _facts(path, loaded)
+    facts = facts_of(path, loaded)
     if now < facts.not_before:
         raise SciStreamError(Code.CERTIFICATE_NOT_YET_VALID, path=str(path), date=spell_time(facts.not_before))
     if now > facts.not_after:
         raise SciStreamError(Code.CERTIFICATE_EXPIRED, path=str(path), date=spell_time(facts.not_after))
-    if host is not None and not _answers_to(facts, host):
+    if host is not None and not answers_to(facts, host):
         names = ", ".join(facts.names) or "no name or address"
         raise SciStreamError(Code.CERTIFICATE_WRONG_NAME, path=str(path), names=names, host=host)
     if key is not None and _public(load_key(key).public_key()) != _public(loaded.public_key()):
@@ -123,8 +138,20 @@ def load_certificate(path: Path, option: str) -> x509.Certificate:
     """
     try:
         return x509.load_pem_x509_certificate(_content(path, "certificate", option))
-    except _DAMAGED:
+    except DAMAGED:
         raise unreadable(path, "certificate", "it holds no whole PEM certificate") from None
+
+
+def load_certificates(path: Path, option: str) -> tuple[x509.Certificate, ...]:
+    """All certificates of a PEM file, one at least.
+
+    Raises:
+        SciStreamError: CERTIFICATE_MISSING, CERTIFICATE_UNREADABLE.
+    """
+    try:
+        return tuple(x509.load_pem_x509_certificates(_content(path, "certificate", option)))
+    except DAMAGED:
+        raise unreadable(path, "certificate", "it holds no PEM certificate, or one that is not whole") from None
 
 
 def load_key(path: Path) -> PrivateKeyTypes:
@@ -137,12 +164,17 @@ def load_key(path: Path) -> PrivateKeyTypes:
         return serialization.load_pem_private_key(_content(path, "private key", "--server-key"), None)
     except TypeError:
         raise unreadable(path, "private key", "it is encrypted, and nobody is there to type the passphrase") from None
-    except _DAMAGED:
+    except DAMAGED:
         # The library's words could quote the key.
         raise unreadable(path, "private key", "it holds no whole PEM private key") from None
 
 
-def _facts(path: Path, certificate: x509.Certificate) -> CertificateFacts:
+def facts_of(path: Path, certificate: x509.Certificate) -> CertificateFacts:
+    """What a certificate that was read from `path` says.
+
+    Raises:
+        SciStreamError: CERTIFICATE_UNREADABLE.
+    """
     try:
         return CertificateFacts(
             path=path,
@@ -150,12 +182,12 @@ def _facts(path: Path, certificate: x509.Certificate) -> CertificateFacts:
             names=_names(certificate),
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
-            is_ca=_is_ca(certificate),
+            is_ca=is_authority(certificate),
             issuer=certificate.issuer.rfc4514_string(),
             fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
-            self_signed=_signed_itself(certificate),
+            self_signed=is_issued_by(certificate, certificate),
         )
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise unreadable(path, "certificate", str(error)) from None
 
 
@@ -167,17 +199,19 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress))
 
 
-def _is_ca(certificate: x509.Certificate) -> bool:
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether it may sign other certificates."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         return False
 
 
-def _signed_itself(certificate: x509.Certificate) -> bool:
+def is_issued_by(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Whether a certificate names another one as its issuer, and is signed with that one's key."""
     try:
-        certificate.verify_directly_issued_by(certificate)
-    except (InvalidSignature, *_DAMAGED):
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, *DAMAGED):
         return False
     return True
 
@@ -186,6 +220,11 @@ def _public(key: PublicKeyTypes) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _answers_to(facts: CertificateFacts, host: str) -> bool:
+def answers_to(facts: CertificateFacts, host: str) -> bool:
+    """Whether a certificate is good for a host, by its whole name.
+
+    Raises:
+        SciStreamError: BAD_ADDRESS.
+    """
     wanted = parse_host(host).removesuffix(".")
     return wanted in {name.lower() for name in facts.names} or (facts.is_ca and not facts.names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +11,8 @@ import click
 
 from scistream.addresses import Endpoint, parse_endpoints, parse_host
 from scistream.cli.common import compat_option, options_of, switch
-from scistream.terms import DEFAULT_CONTROL_PORT, TOKEN_VARIABLE
+from scistream.hops import parse_via
+from scistream.terms import DEFAULT_CONTROL_PORT
 
 if TYPE_CHECKING:
     from scistream.client import ControlServer
@@ -106,7 +107,20 @@ CHANNEL: Final = options_of(
         show_default=True,
         help="How long one call to the control server may take.",
     ),
+    click.option(
+        "--via",
+        type=parse_via,
+        envvar="SCISTREAM_VIA",
+        show_envvar=True,
+        metavar="ssh://[USER@]HOST[:PORT]",
+        help="SSH host that leads to the control server, whose address is then as seen from there.",
+    ),
     click.option("--scope", help="Which stored token is sent (s2uc login); default: as the last time."),
+    click.option(
+        "--insecure-plain-text-token",
+        is_flag=True,
+        help="With --ssl=False, send the token all the same: who is on its way can use it.",
+    ),
     compat_option,
 )
 RECEIVER_PORTS_OPTION: Final = click.option(
@@ -119,33 +133,38 @@ def control_server(address: Endpoint, options: dict[str, Any], *, token: str | N
     """The control server that the options of CHANNEL name; its token is the environment's or a stored one.
 
     Raises:
-        SciStreamError: LOGIN_WANTED, PROVIDER_UNAVAILABLE, BAD_TOKEN_STORE.
+        SciStreamError: LOGIN_WANTED, PROVIDER_UNAVAILABLE, BAD_TOKEN_STORE, BAD_CONFIGURATION.
     """
     from scistream.client import ControlServer
 
-    return ControlServer(
+    server = ControlServer(
         address=address,
         server_certificate=Path(options["server_cert"]) if options["ssl"] else None,
         plain_text=not options["ssl"],
-        token=token or _token(options, address),
+        token=token,
         timeout=options["timeout"],
+        via=options["via"],
+        insecure_plain_text_token=options["insecure_plain_text_token"],
+        reached_by=options.get("address") or "",
     )
+    return server if token else replace(server, token=_token(options, server.known_as))
 
 
 def _token(options: dict[str, Any], address: Endpoint) -> str | None:
+    from scistream.client.environment_token import environment_token
     from scistream.client.tokens import token_for
 
     if options["ssl"] or options["scope"]:
         return token_for(options["scope"], str(address))
-    # Where nobody asked for it, a stored token does not travel as plain text.
-    return os.environ.get(TOKEN_VARIABLE) or None
+    # Where nobody named it, a stored token is not what plain text is refused for.
+    return environment_token(address, [address])
 
 
 def spell_channel(server: ControlServer) -> list[str]:
     """The options that reach a control server again, for commands that are printed."""
     certificate = server.server_certificate
     trust = ["--ssl=False"] if server.plain_text else ["--server-cert", str(certificate)] if certificate else []
-    return ["--s2cs", str(server.address), *trust]
+    return ["--s2cs", str(server.address), *trust, *(["--via", str(server.via)] if server.via else [])]
 
 
 def parse_remote_host(text: str) -> str:

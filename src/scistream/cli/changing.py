@@ -166,15 +166,16 @@ def release(*, as_json: bool, s2cs: Endpoint, **options: Any) -> None:
 
     which = required(options)
     teller = Teller(_PROGRAM, as_json)
-    with connect(control_server(s2cs, options)) as connection:
+    server = control_server(s2cs, options)
+    with connect(server) as connection:
         try:
             connection.release(which.uid, which.direction)
         except SciStreamError as error:
             if error.code is Code.UID_UNKNOWN:
-                _remove_tickets(which, s2cs, None, teller)
+                _remove_tickets(which, server.known_as, None, teller)
             raise
     teller.say(f"Session {which.uid} is released on {s2cs}.")
-    _remove_tickets(which, s2cs, options["ticket"], teller)
+    _remove_tickets(which, server.known_as, options["ticket"], teller)
     teller.result({"released": which.uid})
 
 

@@ -6,7 +6,9 @@
     [inbound-request]
     lease = "8h"
 
-A key is an option's name, and counts for every command that has it; a table is for one command.
+A key is an option's name, and counts for every command that has it; a table is for one command. Where a user has no
+such file, the host's counts (/etc/xdg/scistream/s2uc.toml, from role user_client). The two are not mixed: the control
+server of the one would meet the certificate of the other.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any, Final
 import click
 
 from scistream.errors import Code, SciStreamError
-from scistream.places import configuration_directory
+from scistream.places import configuration_directory, site_configuration_directories
 
 __all__ = ["load"]
 
@@ -30,15 +32,15 @@ def load(group: click.Group, path: Path | None, runs: str | None = None) -> dict
 
     Args:
         group: whose commands' options can be named.
-        path: the file; None for the user's own, which need not be there.
+        path: the file; None for the user's own, else the host's, neither of which need be there.
         runs: the one command whose table and values count; None for all. A mistake that concerns another one stops
             nobody who is about to release a session.
 
     Raises:
         SciStreamError: CONFIGURATION_UNREADABLE, BAD_CONFIGURATION.
     """
-    where = path or configuration_directory() / _FILE
-    if path is None and not where.is_file():
+    where = path or _usual()
+    if where is None:
         return {}
     content = _read(where)
     tables = {_spelling(key): value for key, value in content.items() if isinstance(value, dict)}
@@ -49,6 +51,11 @@ def load(group: click.Group, path: Path | None, runs: str | None = None) -> dict
     for key in [*(everywhere.keys() - known), *(tables.keys() - options.keys())]:
         raise _bad(where, key, everywhere.get(key, tables.get(key)), "no command of s2uc and no option is called so")
     return {name: dict(_defaults(where, table, everywhere, tables.get(name, {}))) for name, table in chosen.items()}
+
+
+def _usual() -> Path | None:
+    places = (place / _FILE for place in (configuration_directory(), *site_configuration_directories()))
+    return next((path for path in places if path.is_file()), None)
 
 
 def _spelling(key: str) -> str:

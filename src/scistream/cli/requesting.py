@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from scistream.addresses import Endpoint, parse_endpoints, parse_networks
-from scistream.cli.calling import was_said
+from scistream.cli.calling import parse_remote_host, was_said
 from scistream.cli.common import options_of, switch
 from scistream.cli.selecting import SITE_SECRET, is_named, named_uid, read_ticket
 from scistream.durations import parse_duration
@@ -28,7 +28,7 @@ from scistream.terms import (
 if TYPE_CHECKING:
     from scistream.client import SessionRequest, Ticket
 
-__all__ = ["SESSION", "chosen_uid", "inbound_request", "outbound_request"]
+__all__ = ["ADDRESS", "SESSION", "chosen_uid", "inbound_request", "outbound_request"]
 
 # By name, a user asks for no other; the rest is the engines' to choose, or has an option of its own.
 _ENCRYPTIONS: Final = (Encryption.TLS.value, Encryption.NONE.value)
@@ -79,6 +79,13 @@ SESSION: Final = options_of(
     click.option("--name", help="Name the session: one name, one uid. Again, nothing changes."),
     SITE_SECRET,
 )
+ADDRESS: Final = click.option(
+    "--address",
+    type=parse_remote_host,
+    metavar="HOST",
+    help="Address that the other gateway reaches the entry points by; it counts where the control server listens on "
+    "all addresses. Default: that of --s2cs.",
+)
 
 
 def chosen_uid(options: dict[str, Any]) -> Uid:
@@ -91,7 +98,7 @@ def chosen_uid(options: dict[str, Any]) -> Uid:
         raise click.UsageError("--mock and --name are two uids; say one of them.")
     if options["mock"]:
         return Uid(MOCK_UID)
-    return named_uid(options) if is_named(options) else Uid(str(uuid.uuid4()))
+    return named_uid(options, create=True) if is_named(options) else Uid(str(uuid.uuid4()))
 
 
 def inbound_request(options: dict[str, Any], targets: tuple[Endpoint, ...], connections: int) -> SessionRequest:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -21,6 +23,12 @@ __all__ = ["command", "main"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _PROGRAM: Final = "s2cs"
+# What the commands mean that end with this, where nobody says it.
+_WHICH: Final = (
+    "Without --config and --state-directory, also in the environment, it is the first of these that is there: the "
+    "control server of ~/.scistream, that of ~/.config/scistream/s2cs.toml, the host's, of /etc/scistream/s2cs.toml "
+    "(with sudo)."
+)
 # In a secret's place: it comes on the input.
 _FROM_INPUT: Final = "-"
 
@@ -40,6 +48,7 @@ _PLACE: Final = options_of(
 )
 _SETTINGS: Final = options_of(
     _option("--listener-ip", "IP", "Address of the control port and of the entry points. [0.0.0.0]"),
+    _option("--control-ip", "IP", "Address of the control port, where that is another one. [--listener-ip]"),
     _option("--port", "PORT", "The control port. [5000]"),
     _option("--port-range", "FIRST-LAST", "Ports of the entry points. [5100-5200]"),
     _option(
@@ -127,6 +136,26 @@ def _settings(*layers: dict[str, Any]) -> Settings:
     return settings
 
 
+def _settings_of_meant(*layers: dict[str, Any]) -> Settings:
+    """Of the control server that a command is about, which may have been started by somebody else."""
+    from scistream.control_server.configuration_places import find_configuration, is_named
+
+    named = {key: value for layer in layers for key, value in layer.items() if value is not None}
+    found = None if is_named(named, os.environ) else find_configuration()
+    return _settings(*layers, {"config": found})
+
+
+@contextlib.contextmanager
+def _of_another_user() -> Iterator[None]:
+    """Inside, a state directory that this user may not look into is another's."""
+    try:
+        yield
+    except SciStreamError as error:
+        if error.code is Code.FILE_UNREADABLE:
+            error.add_note("the control server is another user's: say it as that user, or with sudo")
+        raise
+
+
 def _read_secret() -> str:
     secret = sys.stdin.readline().strip() if sys.stdin else ""
     if not secret:
@@ -202,43 +231,69 @@ def _warn(settings: Settings) -> None:
         tell(f"{_PROGRAM}: warning: {warning}", err=True)
 
 
-@command.command()
+@command.command(epilog=_WHICH)
 @_PLACE
 @click.option("--release", is_flag=True, help="Release all sessions first; else their data servers go on.")
 @click.option("--timeout", type=click.FloatRange(0.1), default=60.0, metavar="SECONDS", show_default=True)
 @click.pass_context
 def stop(context: click.Context, /, release: bool, timeout: float, **options: Any) -> None:
     """End it, and wait until it is gone."""
-    settings = _settings(context.obj, options)
+    settings = _settings_of_meant(context.obj, options)
     from scistream.control_server import daemon
 
-    ended = daemon.stop(settings.state_directory, release=release, timeout=timeout)
-    left = _release_leftovers(settings) if release else 0
+    with _of_another_user():
+        ended = daemon.stop(settings.state_directory, release=release, timeout=timeout)
+    owner = _owner(settings.state_directory)
+    # One that ran has released its sessions itself; what it left is for its own user to release.
+    left = 0 if not release or (ended and owner != os.geteuid()) else _release_leftovers(settings, owner)
     tell(("stopped" if ended else "not running") + (f", {left} left sessions released" if left else ""))
 
 
-def _release_leftovers(settings: Settings) -> int:
+def _owner(directory: Path) -> int | None:
+    """Whose it is, by number; None where it is not there."""
+    with contextlib.suppress(OSError):
+        return directory.stat().st_uid
+    return None
+
+
+def _release_leftovers(settings: Settings, owner: int | None) -> int:
     """Sessions of a control server that was ended without --release, or was killed."""
     import asyncio
 
     from scistream.control_server.logs import open_log
+    from scistream.control_server.private_files import check_directory
     from scistream.control_server.restoring import release_leftovers
 
+    if owner not in {None, os.geteuid()}:
+        with _its_own_to_release(settings.state_directory, owner):
+            # First of all: a log that this user made would be closed to the control server.
+            check_directory(settings.state_directory)
     log = open_log(settings.log_file, verbose=settings.verbose, form=settings.log_format)
     return asyncio.run(release_leftovers(settings, log))
 
 
-@command.command()
+@contextlib.contextmanager
+def _its_own_to_release(directory: Path, owner: int | None) -> Iterator[None]:
+    try:
+        yield
+    except SciStreamError as error:
+        words = ["sudo", "-u", f"#{owner}", _PROGRAM, "stop", "--release", "--state-directory", str(directory)]
+        error.add_note(f"its sessions are that user's to release: {shlex.join(words)}")
+        raise
+
+
+@command.command(epilog=_WHICH)
 @_PLACE
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.pass_context
 def status(context: click.Context, /, as_json: bool, **options: Any) -> None:
     """Say whether it runs: exit code 0 where it does, 4 where it does not."""
-    settings = _settings(context.obj, options)
+    settings = _settings_of_meant(context.obj, options)
     from scistream.control_server import daemon
 
     try:
-        found = daemon.status(settings.state_directory)
+        with _of_another_user():
+            found = daemon.status(settings.state_directory)
     except SciStreamError as error:
         if as_json and error.code is Code.NOT_RUNNING:
             _echo_json({"running": False, "state_directory": str(settings.state_directory)})

@@ -24,7 +24,7 @@ from scistream.cli.calling import (
     was_said,
 )
 from scistream.cli.common import CONTEXT, run, version_option
-from scistream.cli.requesting import SESSION, inbound_request, outbound_request
+from scistream.cli.requesting import ADDRESS, SESSION, inbound_request, outbound_request
 from scistream.cli.telling import Teller
 from scistream.terms import HELLO_TIMEOUT, Direction, Transport
 
@@ -55,7 +55,8 @@ _REMOTE_IP: Final = click.option(
     metavar="FILE",
     envvar="SCISTREAM_S2UC_CONFIG",
     show_envvar=True,
-    help="TOML file with your defaults of options. [default: ~/.config/scistream/s2uc.toml, where it is there]",
+    help="TOML file with your defaults of options. [default: ~/.config/scistream/s2uc.toml, else the host's "
+    "/etc/xdg/scistream/s2uc.toml, where they are there]",
 )
 @click.pass_context
 def command(context: click.Context, config: Path | None) -> None:
@@ -85,12 +86,14 @@ def _end(number: int, _: object) -> NoReturn:
     epilog=examples(
         "s2uc inbound-request --s2cs gateway.example --remote-ip localhost --receiver-ports 5074",
         "s2uc inbound-request --s2cs gateway.example --receiver-ports 5074 --name beam --ticket beam.ticket",
+        "s2uc inbound-request --s2cs gateway.lan --address gateway.example --receiver-ports 5074",
     ),
 )
 @S2CS
 @CHANNEL
 @AS_JSON
 @SESSION
+@ADDRESS
 @_REMOTE_IP
 @RECEIVER_PORTS_OPTION
 def _inbound_request(remote_ip: str, receiver_ports: str, **options: Any) -> None:
@@ -135,6 +138,7 @@ def _outbound_request(uid_and_listeners: tuple[str, ...], **options: Any) -> Non
 @CHANNEL
 @AS_JSON
 @SESSION
+@ADDRESS
 @click.option(
     "--wait",
     type=SECONDS,

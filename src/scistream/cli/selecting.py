@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from scistream.cli.common import options_of
+from scistream.cli.common import options_of, tell
 from scistream.terms import Direction, Uid, parse_direction, parse_uid
 
 if TYPE_CHECKING:
@@ -84,8 +84,10 @@ def is_named(options: dict[str, Any]) -> bool:
     return options["name"] is not None
 
 
-def named_uid(options: dict[str, Any]) -> Uid:
-    """The uid of the name that was given.
+def named_uid(options: dict[str, Any], *, create: bool = False) -> Uid:
+    """The uid of the name that was given; with `create`, the site's secret is made where there is none, and that told.
+
+    Without: a mistyped file is none that the name was ever used with.
 
     Raises:
         SciStreamError: BAD_NAME, SITE_SECRET_UNREADABLE, FILE_UNWRITABLE.
@@ -93,8 +95,12 @@ def named_uid(options: dict[str, Any]) -> Uid:
     from scistream.client.names import default_site_secret, parse_name, site_secret, uid_of
 
     # First: a name that is none shall not be what makes the site's secret.
-    name = parse_name(options["name"])
-    return uid_of(name, site_secret(options["site_secret"] or default_site_secret()))
+    name, path = parse_name(options["name"]), options["site_secret"] or default_site_secret()
+    is_new = create and not path.exists()
+    uid = uid_of(name, site_secret(path, create=create))
+    if is_new:
+        tell(f"s2uc: made the site secret {path}: names become uids with it, so keep it", err=True)
+    return uid
 
 
 def read_ticket(path: Path | None) -> Ticket | None:

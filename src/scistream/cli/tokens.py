@@ -19,7 +19,7 @@ from scistream.cli.calling import (
 )
 from scistream.cli.telling import Teller
 from scistream.errors import Code, SciStreamError
-from scistream.terms import NO_AUTH, TOKEN_VARIABLE
+from scistream.terms import NO_AUTH, TOKEN_SERVERS_VARIABLE, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from scistream.client import ControlServer
@@ -90,7 +90,7 @@ def _login(scope: str, as_json: bool, force: bool, s2cs: Endpoint | None, **opti
         tokens.bind(scope, str(s2cs))
         token = tokens.fresh(scope)
     if os.environ.get(TOKEN_VARIABLE):
-        teller.warn(f"{TOKEN_VARIABLE} is set, and goes before what is stored here.")
+        teller.warn(f"{TOKEN_VARIABLE} is set{_for_whom()}, and goes before what is stored here.")
     teller.say(_until(token))
     teller.say(_whither(token))
     teller.result(_as_dict(token, tokens.now()))
@@ -200,7 +200,7 @@ def _tell_stored(teller: Teller, scope: str | None) -> None:
     chosen = [token for token in tokens.store.read().values() if spelled in {None, token.scope}]
     in_environment = bool(os.environ.get(TOKEN_VARIABLE))
     if in_environment:
-        teller.say(f"{TOKEN_VARIABLE} is set: it goes before what is stored here.")
+        teller.say(f"{TOKEN_VARIABLE} is set{_for_whom()}: it goes before what is stored here.")
     elif not any(token.refresh_token or token.lasts(tokens.now()) for token in chosen):
         raise SciStreamError(Code.LOGIN_WANTED, scope=spelled or "SCOPE")
     for token in chosen:
@@ -244,6 +244,11 @@ def _as_dict(token: StoredToken, now: float) -> dict[str, Any]:
 def _until(token: StoredToken) -> str:
     end = _time(token.expires) if token.expires else "a time that the provider does not tell"
     return f"The token lasts until {end}" + (", and is refreshed then." if token.refresh_token else ".")
+
+
+def _for_whom() -> str:
+    servers = os.environ.get(TOKEN_SERVERS_VARIABLE)
+    return f" for {servers}" if servers else ""
 
 
 def _whither(token: StoredToken) -> str:

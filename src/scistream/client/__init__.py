@@ -18,6 +18,7 @@ from scistream.client.opening import Opener, open_with_ticket, withdraw
 from scistream.client.requests import SessionRequest
 from scistream.client.sessions import Session, SessionEvent, Traffic
 from scistream.client.tickets import Ticket, new_key
+from scistream.hops import Via, parse_via
 
 __all__ = [
     "AbilityFacts",
@@ -36,6 +37,7 @@ __all__ = [
     "SessionRequest",
     "Ticket",
     "Traffic",
+    "Via",
     "Watch",
     "Wish",
     "await_session",
@@ -50,6 +52,7 @@ __all__ = [
     "open_with_ticket",
     "own_place",
     "parse_name",
+    "parse_via",
     "place_for",
     "plan_absent",
     "plan_session",

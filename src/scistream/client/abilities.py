@@ -23,6 +23,9 @@ _FEATURES: Final[Mapping[Encryption, str]] = {
     Encryption.LEGACY_PSK: "legacy-psk",
 }
 
+# The inbound gateway's engine that not every outbound one can be used with.
+_NGINX: Final = "nginx"
+
 
 def check_server(connection: Connection, request: SessionRequest) -> None:
     """See that a control server can do what is asked, as far as it tells, before anything is opened.
@@ -146,6 +149,9 @@ def _features(request: SessionRequest) -> Iterator[tuple[str, str]]:
     That is empty where it can.
     """
     yield _FEATURES[request.encryption], ""
+    # An earlier control server does not tell, and its other engines have it.
+    if request.encryption is Encryption.TLS and request.peer == _NGINX:
+        yield "TLS with Nginx", ""
     if request.transport is Transport.UDP:
         yield "UDP", "carry UDP"
     if request.sources:

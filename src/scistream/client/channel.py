@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from scistream.addresses import Endpoint
 from scistream.client.control_servers import ControlServer
-from scistream.client.dialing import open_channel
+from scistream.client.dialing import Dialed, dial
 from scistream.client.facts import AuthenticationFacts, ServerFacts, read_authentication, read_facts
 from scistream.client.failures import Attempt, failure_of
 from scistream.client.pending import Pending, Watch
@@ -23,6 +24,7 @@ from scistream.protocol import (
     ENCRYPTION_METADATA,
     HALF_CLOSE_METADATA,
     LEASE_METADATA,
+    PEER_ENGINE_METADATA,
     PORTS_METADATA,
     RATE_METADATA,
     SESSION_KEY_METADATA,
@@ -55,11 +57,16 @@ class Answer:
 class Connection:
     """A channel to one control server. It is closed by `close`, or at the end of a `with`."""
 
-    def __init__(self, control_server: ControlServer, channel: grpc.Channel) -> None:
+    def __init__(self, control_server: ControlServer, dialed: Dialed) -> None:
         self.control_server = control_server
-        self._channel = channel
-        self._control = control_pb2_grpc.ControlStub(channel)
-        self._operations = operations_pb2_grpc.OperationsStub(channel)
+        self._dialed = dialed
+        known_as, reached_by = control_server.known_as, control_server.reached_by
+        self._reached = Endpoint(reached_by or known_as.host, known_as.port)
+        # Its host's loopback is nobody else's.
+        self._is_hidden = known_as != control_server.address
+        self._called = control_server.hosts if reached_by else frozenset()
+        self._control = control_pb2_grpc.ControlStub(dialed.channel)
+        self._operations = operations_pb2_grpc.OperationsStub(dialed.channel)
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +78,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
-        self._channel.close()
+        self._dialed.close()
 
     def request(self, asked: SessionRequest, *, timeout: float | None = None) -> Pending[Answer]:
         """Ask for a session. The answer comes when its end was registered by a `hello`, or `timeout` seconds later.
@@ -180,8 +187,9 @@ class Connection:
         message = operations_pb2.WatchSessionsRequest(uid=uid or "", direction=_spell(direction))
         attempt = Attempt("watch sessions", timeout or math.inf, uid or "")
         stream = self._operations.WatchSessions(message, timeout=timeout, metadata=self._metadata())
-        read = self._guarded(lambda event: read_event(event, self.control_server.address))
-        return Watch(stream, read, lambda call: failure_of(call, self.control_server, attempt))
+        told = functools.partial(read_event, server=self._reached, is_hidden=self._is_hidden, called=self._called)
+        read = self._guarded(told)
+        return Watch(stream, read, functools.partial(self._failure_of, attempt))
 
     def check_authentication(self) -> AuthenticationFacts:
         """Whom the control server takes this caller for.
@@ -211,7 +219,7 @@ class Connection:
         from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
 
         message, attempt = health_pb2.HealthCheckRequest(), Attempt("tell how it is", self._timeout)
-        check = health_pb2_grpc.HealthStub(self._channel).Check
+        check = health_pb2_grpc.HealthStub(self._dialed.channel).Check
         status = self._finish(check, message, attempt, lambda answer: int(answer.status))
         if status != health_pb2.HealthCheckResponse.SERVING:
             reason = "it is there, and does not serve: it starts or ends"
@@ -229,7 +237,10 @@ class Connection:
         self, method: Any, message: Any, attempt: Attempt, read: Callable[[Any], _Value], extra: _Metadata = ()
     ) -> Pending[_Value]:
         future = method.future(message, timeout=attempt.seconds, metadata=self._metadata(extra))
-        return Pending(future, self._guarded(read), lambda call: failure_of(call, self.control_server, attempt))
+        return Pending(future, self._guarded(read), functools.partial(self._failure_of, attempt))
+
+    def _failure_of(self, attempt: Attempt, call: grpc.Call) -> SciStreamError:
+        return failure_of(call, self.control_server, attempt, self._dialed.hop)
 
     def _finish(
         self, method: Any, message: Any, attempt: Attempt, read: Callable[[Any], _Value], extra: _Metadata = ()
@@ -254,14 +265,15 @@ class Connection:
         return guarded
 
     def _read_entry_points(self, message: Any) -> tuple[str, ...]:
-        return reachable(message.listeners, self.control_server.address)
+        return reachable(message.listeners, self._reached, is_hidden=self._is_hidden, called=self._called)
 
     def _read_answer(self, message: Any) -> Answer:
         targets = tuple(str(Endpoint.parse(target)) for target in message.prod_listeners)
         return Answer(self._read_entry_points(message), targets)
 
     def _read_sessions(self, message: Any) -> tuple[Session, ...]:
-        return tuple(read_session(session, self.control_server.address) for session in message.sessions)
+        read = functools.partial(read_session, server=self._reached, is_hidden=self._is_hidden, called=self._called)
+        return tuple(map(read, message.sessions))
 
 
 def _wishes(asked: SessionRequest) -> _Metadata:
@@ -270,6 +282,7 @@ def _wishes(asked: SessionRequest) -> _Metadata:
         ENCRYPTION_METADATA: asked.encryption.value,
         HALF_CLOSE_METADATA: "1" if asked.half_close else "",
         LEASE_METADATA: "" if asked.lease is None else str(asked.lease),
+        PEER_ENGINE_METADATA: asked.peer,
         PORTS_METADATA: ",".join(map(str, asked.ports)),
         RATE_METADATA: str(asked.rate) if asked.rate else "",
         SOURCES_METADATA: ",".join(map(str, asked.sources)),
@@ -283,9 +296,10 @@ def _spell(direction: Direction | None) -> str:
 
 
 def connect(control_server: ControlServer) -> Connection:
-    """Open a channel. Nothing is sent before the first call.
+    """Open a channel. Nothing is sent before the first call; an SSH host on the way is connected to at once.
 
     Raises:
-        SciStreamError: CERTIFICATE_MISSING, CERTIFICATE_UNREADABLE, AUTHENTICATION_REFUSED.
+        SciStreamError: CERTIFICATE_MISSING, CERTIFICATE_UNREADABLE, AUTHENTICATION_REFUSED, TOKEN_IN_PLAIN_TEXT;
+            SSH_... and CONTROL_PORT_CLOSED, of a control server behind SSH.
     """
-    return Connection(control_server, open_channel(control_server))
+    return Connection(control_server, dial(control_server))

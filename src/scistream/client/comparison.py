@@ -120,10 +120,11 @@ def make_wish(request: SessionRequest, ticket: Path | None, name: str) -> Wish:
     return Wish(request, ticket, name, held)
 
 
-def decide(wish: Wish, before: Session | None) -> Decision:
+def decide(wish: Wish, before: Session | None, *, reached_by: str = "") -> Decision:
     """Compare. Keys are never compared; an inbound session whose key nobody has any more is opened anew.
 
-    Where nothing but the targets differs, the session runs on with the new ones.
+    Where nothing but the targets differs, the session runs on with the new ones. Where it was said what its entry
+    points are `reached_by`, a ticket that has others is written again.
     """
     if before is None:
         return Decision(None, opens=True)
@@ -136,6 +137,9 @@ def decide(wish: Wish, before: Session | None) -> Decision:
         return Decision(before, opens=True, differences=(*found, "its key is lost"), warnings=(warning,))
     if not fits:
         found += (f"no ticket {wish.ticket}",)
+    elif reached_by and wish.held and wish.held.entry_points != parse_endpoints(before.entry_points):
+        fits = False
+        found += (f"other entry points in the ticket {wish.ticket}",)
     # A ticket tells the targets, too.
     retargets = _is_retargeted(wish, before)
     writes = not fits or (retargets and wish.ticket is not None)

@@ -84,9 +84,10 @@ def ensure_session(
 
 
 def _decided(connection: Connection, wish: Wish) -> Decision:
-    server = connection.control_server.address
+    server = connection.control_server.known_as
     try:
-        decision = decide(wish, _settled(_look(connection, wish.request.uid, wish.request.direction)))
+        before = _settled(_look(connection, wish.request.uid, wish.request.direction))
+        decision = decide(wish, before, reached_by=connection.control_server.reached_by)
     except SciStreamError as error:
         # An old one cannot be asked whether the ticket is that of a session there.
         if is_old(error) and wish.held:
@@ -106,7 +107,7 @@ def _carry_out(connection: Connection, wish: Wish, decision: Decision, opened: C
             decision = reopening(wish, decision, error)
     if not decision.opens:
         if decision.before and decision.writes_ticket:
-            write_ticket(connection, wish, decision.before, None)
+            write_ticket(connection, wish, decision.before, wish.held.key if wish.held else None)
         return outcome(wish, decision, decision.before)
     if decision.before:
         check_server(connection, request)

@@ -1,11 +1,13 @@
-"""The channel to a control server: TLS or plain text, trusted by which certificate, and with which patience."""
+"""The channel to a control server: TLS or plain text, over which way, trusted by which certificate, how patiently."""
 
 from __future__ import annotations
 
 import os
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote
 
 # What gRPC's core thinks of a connection is no message to a user; ours is. It reads this when it is loaded.
 os.environ["GRPC_VERBOSITY"] = os.environ.get("GRPC_VERBOSITY", "NONE")
@@ -14,9 +16,11 @@ import grpc
 
 from scistream.addresses import Endpoint
 from scistream.client.control_servers import ControlServer
+from scistream.client.hop import name_to_verify, open_hop
 from scistream.errors import Code, SciStreamError, one_line
+from scistream.hops.reaching import Hop
 
-__all__ = ["open_channel"]
+__all__ = ["Dialed", "dial"]
 
 _OPTION: Final = "--server-cert (module: server_certificate)"
 _CHANNEL_OPTIONS: Final = (
@@ -34,18 +38,53 @@ _CHANNEL_OPTIONS: Final = (
 )
 
 
-def open_channel(control_server: ControlServer) -> grpc.Channel:
-    """A channel to a control server; nothing is sent yet.
+@dataclass(frozen=True)
+class Dialed:
+    """A channel, and the hop below it where the control server is behind SSH."""
+
+    channel: grpc.Channel
+    hop: Hop | None = None
+
+    def close(self) -> None:
+        """Close both; calls under way are cancelled."""
+        self.channel.close()
+        if self.hop:
+            self.hop.close()
+
+
+def dial(control_server: ControlServer) -> Dialed:
+    """A channel to a control server; nothing is sent to it yet. An SSH host on the way there is connected to.
 
     Raises:
-        SciStreamError: CERTIFICATE_MISSING, CERTIFICATE_UNREADABLE, AUTHENTICATION_REFUSED.
+        SciStreamError: CERTIFICATE_MISSING, CERTIFICATE_UNREADABLE, AUTHENTICATION_REFUSED, TOKEN_IN_PLAIN_TEXT;
+            SSH_... and CONTROL_PORT_CLOSED, of a control server behind SSH.
     """
     _check_token(control_server)
-    target = _target(control_server.address)
-    if control_server.plain_text:
-        return grpc.insecure_channel(target, _CHANNEL_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(_roots(control_server.server_certificate))
-    return grpc.secure_channel(target, credentials, _CHANNEL_OPTIONS)
+    credentials = None
+    if not control_server.plain_text:
+        credentials = grpc.ssl_channel_credentials(_roots(control_server.server_certificate))
+    hop = open_hop(control_server)
+    try:
+        return Dialed(_open_channel(control_server, credentials, hop), hop)
+    except BaseException:
+        if hop:
+            hop.close()
+        raise
+
+
+def _open_channel(
+    control_server: ControlServer, credentials: grpc.ChannelCredentials | None, hop: Hop | None
+) -> grpc.Channel:
+    target = f"unix:{quote(hop.path)}" if hop else _target(control_server.address)
+    options: tuple[tuple[str, Any], ...] = _CHANNEL_OPTIONS
+    if credentials is None:
+        if hop:
+            options += (("grpc.default_authority", str(control_server.address)),)
+        return grpc.insecure_channel(target, options)
+    if hop:
+        # A socket in a directory has no name that a certificate could have.
+        options += (("grpc.ssl_target_name_override", name_to_verify(control_server, hop)),)
+    return grpc.secure_channel(target, credentials, options)
 
 
 def _target(address: Endpoint) -> str:
@@ -79,3 +118,5 @@ def _check_token(control_server: ControlServer) -> None:
     if token is not None and not (token.isascii() and token.isprintable() and token):
         words = "what is in SCISTREAM_TOKEN has characters that no token has"
         raise SciStreamError(Code.AUTHENTICATION_REFUSED, server=one_line(str(control_server.address)), words=words)
+    if token is not None and control_server.plain_text and not control_server.insecure_plain_text_token:
+        raise SciStreamError(Code.TOKEN_IN_PLAIN_TEXT, server=str(control_server.address))

@@ -15,6 +15,7 @@ import grpc
 
 from scistream.client.control_servers import ControlServer
 from scistream.errors import Code, SciStreamError
+from scistream.hops.reaching import Hop
 from scistream.protocol import ERROR_METADATA
 from scistream.terms import HELLO_TIMEOUT
 
@@ -22,6 +23,7 @@ __all__ = ["Attempt", "failure_of"]
 
 _UNTOLD: Final = "the old protocol does not tell its state"
 _RAISED: Final = "Exception calling application: "
+_UNANSWERED: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 _MISSING_PROGRAM: Final = re.compile(r"No such file or directory: '([\w.-]{1,40})'")
 
 
@@ -34,11 +36,13 @@ class Attempt:
     uid: str = ""
 
 
-def failure_of(call: grpc.Call, server: ControlServer, attempt: Attempt) -> SciStreamError:
-    """The error of the catalogue for a call that failed."""
+def failure_of(call: grpc.Call, server: ControlServer, attempt: Attempt, hop: Hop | None = None) -> SciStreamError:
+    """The error of the catalogue for a call that failed; `hop` is what it went over, where it went over SSH."""
     told = _told(call)
     if told is not None:
         return told
+    if hop and call.code() in _UNANSWERED and (lost := hop.failure()):
+        return lost
     by_status = _BY_STATUS.get(call.code())
     if by_status is not None:
         return by_status(call, server, attempt)

@@ -88,6 +88,6 @@ def withdraw(connection: Connection, wish: Wish, error: BaseException) -> None:
 def write_ticket(connection: Connection, wish: Wish, session: Session, key: bytes | None) -> None:
     """Write the ticket that was asked for, where one was."""
     if wish.ticket:
-        server, asked = connection.control_server.address, wish.request.encryption
+        server, asked = connection.control_server.known_as, wish.request.encryption
         ticket = tickets.of_session(session, control_server=server, name=wish.name, key=key, asked=asked)
         tickets.write(wish.ticket, ticket)

@@ -16,12 +16,15 @@ from typing import Final
 from scistream import certificates
 from scistream.certificates import CertificateFacts
 from scistream.client.control_servers import ControlServer
+from scistream.client.hop import name_to_verify, open_hop
+from scistream.client.trust import tls_context
 from scistream.errors import Code, SciStreamError
 
 __all__ = ["find_fault"]
 
 # Seconds for each step: this comes on top of a call that has failed already.
 _PATIENCE: Final = 3.0
+_SSH_PATIENCE: Final = 10.0
 # OpenSSL, x509_vfy.h: X509_V_ERR_*.
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
@@ -39,11 +42,14 @@ def find_fault(server: ControlServer) -> SciStreamError | None:
             return _fault_in_plain_text(server, plain) if server.plain_text else _fault_in_tls(server, plain)
     except OSError as error:
         return _unreachable(server, _reason(server, error))
+    except SciStreamError as error:
+        # The way there is closed, or a file that was good a moment ago.
+        return error
 
 
 def _fault_in_tls(server: ControlServer, plain: socket.socket) -> SciStreamError | None:
     try:
-        with _context(server).wrap_socket(plain, server_hostname=server.address.host):
+        with tls_context(server).wrap_socket(plain, server_hostname=_name(server)):
             return None
     except ssl.SSLCertVerificationError as error:
         return _judged(server, error.verify_code)
@@ -67,19 +73,20 @@ def _fault_in_plain_text(server: ControlServer, plain: socket.socket) -> SciStre
 
 
 def _connect(server: ControlServer) -> socket.socket:
-    return socket.create_connection((server.address.host, server.address.port), _PATIENCE)
+    hop = open_hop(server, timeout=_SSH_PATIENCE)
+    if hop is None:
+        return socket.create_connection((server.address.host, server.address.port), _PATIENCE)
+    with hop:
+        return hop.connect(_PATIENCE)
 
 
-def _context(server: ControlServer) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.set_alpn_protocols(["h2"])
-    # As gRPC has it: a certificate that was named is an anchor, whoever issued it.
-    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    if server.server_certificate:
-        context.load_verify_locations(server.server_certificate)
-    else:
-        context.load_default_certs()
-    return context
+def _name(server: ControlServer) -> str:
+    """The name that was wanted of the certificate."""
+    hop = open_hop(server, timeout=_SSH_PATIENCE)
+    if hop is None:
+        return server.address.host
+    with hop:
+        return name_to_verify(server, hop)
 
 
 def _speaks_http2(plain: socket.socket) -> bool:
@@ -101,7 +108,7 @@ def _judged(server: ControlServer, code: int) -> SciStreamError:
     if code in _WRONG_NAMES:
         names = ", ".join(shown.names) or shown.subject
         path = _which(server, shown)
-        return SciStreamError(Code.CERTIFICATE_WRONG_NAME, path=path, names=names, host=server.address.host)
+        return SciStreamError(Code.CERTIFICATE_WRONG_NAME, path=path, names=names, host=server.known_as.host)
     return _out_of_time(server, shown, code)
 
 
@@ -131,7 +138,7 @@ def _shown(server: ControlServer) -> CertificateFacts | None:
     try:
         with (
             _connect(server) as plain,
-            context.wrap_socket(plain, server_hostname=server.address.host) as tls,
+            context.wrap_socket(plain, server_hostname=server.known_as.host) as tls,
             tempfile.NamedTemporaryFile("w", suffix=".crt") as file,
         ):
             file.write(ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True) or b""))

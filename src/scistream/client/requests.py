@@ -47,7 +47,7 @@ class SessionRequest:
     the inbound one has. `lease` is in seconds, 0 for no end, None for the control server's default; `ports` are those
     of the entry points, none for any that are free. `sources` are the networks whose hosts may connect, none for all;
     `half_close` says that the application half-closes its connections. `other_is_ours` says that the other end is
-    known not to be a deployed one.
+    known not to be a deployed one; `peer` is the engine of the inbound gateway, where that was told.
 
     Raises:
         SciStreamError: BAD_UID, BAD_CONNECTIONS, BAD_RATE, BAD_LEASE, TOO_MANY_TARGETS, PORTS_MISCOUNTED,
@@ -67,6 +67,7 @@ class SessionRequest:
     sources: tuple[Network, ...] = ()
     half_close: bool = False
     other_is_ours: bool = False
+    peer: str = ""
 
     def __post_init__(self) -> None:
         parse_uid(self.uid)
@@ -144,8 +145,8 @@ class SessionRequest:
         ticket's; legacy-psk has to be named.
 
         Raises:
-            SciStreamError: ENCRYPTION_MISMATCH, LEGACY_PSK_REFUSED, LEGACY_PSK_UNASKED, BAD_TICKET (another
-                transport), and as the class.
+            SciStreamError: ENCRYPTION_MISMATCH, LEGACY_PSK_REFUSED, LEGACY_PSK_UNASKED, TRANSPORT_MISMATCH, and as
+                the class.
         """
         _check_transport(ticket, transport)
         towards = targets or ticket.entry_points
@@ -160,6 +161,7 @@ class SessionRequest:
             encryption=_agreed(ticket, encryption),
             transport=ticket.transport,
             other_is_ours=not ticket.deployed,
+            peer=ticket.engine,
             **_with_half_close(wishes, ticket),
         )
 
@@ -192,5 +194,9 @@ def _agreed(ticket: Ticket, asked: Encryption | None) -> Encryption:
 
 def _check_transport(ticket: Ticket, asked: Transport | None) -> None:
     if asked not in {None, ticket.transport}:
-        reason = f"its inbound end goes over {ticket.transport.value.upper()}, and another transport was asked for"
-        raise SciStreamError(Code.BAD_TICKET, path=f"of session {ticket.uid}", reason=reason)
+        raise SciStreamError(
+            Code.TRANSPORT_MISMATCH,
+            uid=ticket.uid,
+            inbound=ticket.transport.value.upper(),
+            outbound=asked.value.upper() if asked else "",
+        )

@@ -6,7 +6,7 @@ What comes over the wire was written by another facility: addresses are parsed, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -168,8 +168,10 @@ class SessionEvent:
         return plain(self) | {"session": self.session.as_dict()}
 
 
-def read_session(message: wire.Session, server: Endpoint) -> Session:
-    """A session as `server` describes it.
+def read_session(
+    message: wire.Session, server: Endpoint, *, is_hidden: bool = False, called: Collection[str] = ()
+) -> Session:
+    """A session as a control server describes it; all but the message as in `reachable`.
 
     Raises:
         SciStreamError: BAD_ADDRESS, BAD_ROLE, BAD_UID: the control server answers nonsense.
@@ -178,7 +180,7 @@ def read_session(message: wire.Session, server: Endpoint) -> Session:
         uid=parse_uid(message.uid),
         direction=parse_direction(message.direction),
         state=one_line(message.state),
-        entry_points=reachable(message.entry_points, server),
+        entry_points=reachable(message.entry_points, server, is_hidden=is_hidden, called=called),
         targets=tuple(str(Endpoint.parse(target)) for target in message.targets),
         engine=one_line(message.engine),
         encryption=one_line(message.encryption),
@@ -212,27 +214,41 @@ def _read_traffic(message: wire.Traffic) -> Traffic:
     )
 
 
-def read_event(message: wire.Event, server: Endpoint) -> SessionEvent:
-    """An event as `server` tells it.
+def read_event(
+    message: wire.Event, server: Endpoint, *, is_hidden: bool = False, called: Collection[str] = ()
+) -> SessionEvent:
+    """An event as a control server tells it; all but the message as in `reachable`.
 
     Raises:
         SciStreamError: BAD_ADDRESS, BAD_ROLE, BAD_UID: the control server tells nonsense.
     """
-    session = read_session(message.session, server)
+    session = read_session(message.session, server, is_hidden=is_hidden, called=called)
     return SessionEvent(moment(message.time), one_line(message.kind), session, one_line(message.words))
 
 
-def reachable(entry_points: Iterable[str], server: Endpoint) -> tuple[str, ...]:
+def reachable(
+    entry_points: Iterable[str], server: Endpoint, *, is_hidden: bool = False, called: Collection[str] = ()
+) -> tuple[str, ...]:
     """Entry points as others can connect to them.
 
     A control server that listens on all its addresses says `0.0.0.0`; then the address that it was called by is as
-    good as any, and one that works.
+    good as any, and one that works. One that `is_hidden` behind SSH and was called at its host's loopback says that;
+    then the host is as good. Most say the address that they were called at, which is one of `called` where others
+    reach them by another one: `server`.
 
     Raises:
         SciStreamError: BAD_ADDRESS.
     """
     parsed = (Endpoint.parse(entry_point) for entry_point in entry_points)
-    return tuple(str(Endpoint(server.host, one.port) if one.ip and one.ip.is_unspecified else one) for one in parsed)
+    return tuple(
+        str(Endpoint(server.host, one.port) if one.host in called or _leads_nowhere(one, is_hidden=is_hidden) else one)
+        for one in parsed
+    )
+
+
+def _leads_nowhere(entry_point: Endpoint, *, is_hidden: bool) -> bool:
+    ip = entry_point.ip
+    return ip is not None and (ip.is_unspecified or (is_hidden and ip.is_loopback))
 
 
 def moment(seconds: float) -> float:

@@ -28,6 +28,7 @@ __all__ = ["Ticket", "new_key", "of_session", "place_of", "read", "write"]
 
 _VERSION: Final = 1
 _MAX_SIZE: Final = 64 * 1024
+_LONGEST_WORD: Final = 64
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _ENCRYPTIONS: Final = frozenset(each.value for each in Encryption)
 _TRANSPORTS: Final = frozenset(each.value for each in Transport)
@@ -41,7 +42,7 @@ class Ticket:
     servers that cannot be asked. `key` is None where the data servers do not encrypt. `encryption` is what the inbound
     end has, None where an earlier version did not write it. `deployed` says that its control server speaks the old
     protocol only; there, `encryption` is what was asked for. `half_close` says that the application half-closes: the
-    outbound end has to keep every byte as well.
+    outbound end has to keep every byte as well. `engine` carries the inbound end, empty where that was not told.
     """
 
     uid: Uid
@@ -55,6 +56,7 @@ class Ticket:
     transport: Transport = Transport.TCP
     deployed: bool = False
     half_close: bool = False
+    engine: str = ""
 
 
 def new_key() -> bytes:
@@ -86,6 +88,7 @@ def of_session(
         transport=Transport.UDP if session.transport == Transport.UDP.value else Transport.TCP,
         deployed=session.is_untold,
         half_close=session.half_close,
+        engine=session.engine if _is_word(session.engine) else "",
     )
 
 
@@ -149,6 +152,7 @@ def _plain(ticket: Ticket) -> dict[str, Any]:
         "transport": ticket.transport.value,
         "deployed": ticket.deployed,
         "half_close": ticket.half_close,
+        "engine": ticket.engine,
     }
 
 
@@ -182,12 +186,22 @@ def _parse(body: Any) -> Ticket:
         transport=Transport(_word(body, "transport", _TRANSPORTS, Transport.TCP.value)),
         deployed=_flag(body, "deployed"),
         half_close=_flag(body, "half_close"),
+        engine=_engine(body),
     )
 
 
 def _flag(body: Mapping[str, Any], key: str) -> bool:
     """Tickets of earlier versions have none."""
     return bool(_field({key: False} | dict(body), key, lambda value: isinstance(value, bool)))
+
+
+def _engine(body: Mapping[str, Any]) -> str:
+    """It goes on to a control server, in metadata: a plain word, of an engine that may be newer than this."""
+    return str(_field({"engine": ""} | dict(body), "engine", lambda value: isinstance(value, str) and _is_word(value)))
+
+
+def _is_word(text: str) -> bool:
+    return not text or (text.isascii() and text.isalnum() and len(text) <= _LONGEST_WORD)
 
 
 def _field(body: Mapping[str, Any], key: str, fits: Callable[[Any], bool]) -> Any:

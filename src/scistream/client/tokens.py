@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from scistream.addresses import Endpoint
+from scistream.client.environment_token import environment_token
 from scistream.client.token_store import StoredToken, TokenStore, default_token_store
 from scistream.errors import Code, SciStreamError
-from scistream.terms import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from scistream.auth.asking import Asker
@@ -35,9 +35,11 @@ def token_for(scope: str | None, server: str) -> str | None:
     """The token that a call to a control server carries: the environment's, or a stored one (see `Tokens.find`).
 
     Raises:
-        SciStreamError: LOGIN_WANTED and PROVIDER_UNAVAILABLE for a scope that was named; BAD_TOKEN_STORE.
+        SciStreamError: LOGIN_WANTED and PROVIDER_UNAVAILABLE for a scope that was named; BAD_TOKEN_STORE;
+            BAD_CONFIGURATION of SCISTREAM_TOKEN_FOR.
     """
-    return os.environ.get(TOKEN_VARIABLE) or Tokens().find(scope, server)
+    address = Endpoint.parse(server)
+    return environment_token(address, [address]) or Tokens().find(scope, server)
 
 
 def _asker(provider: str) -> Asker:

@@ -6,13 +6,14 @@ import datetime
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
 from scistream import __version__
 from scistream.certificates import CertificateFacts, spell_time
-from scistream.control_server.configuration import Settings
+from scistream.control_server.configuration import CREDENTIALS_DIRECTORY, Settings
 from scistream.control_server.state_directory import Announcement
 from scistream.engines.base import Engine
 from scistream.errors import SciStreamError
@@ -112,8 +113,15 @@ def _of_old_clients(setting: OldClients, engine: Engine) -> Iterator[str]:
 def _of_channel(settings: Settings, certificate: CertificateFacts | None) -> Iterator[str]:
     if certificate is None:
         yield "--ssl=False: the control channel is plain text, and no session key is taken from it"
-    elif not settings.is_wildcard and settings.listener_ip not in certificate.names:
-        yield f"the certificate is for {', '.join(certificate.names)}, and this listens on {settings.listener_ip}"
+    elif settings.is_called_by_address and settings.address.host not in certificate.names:
+        yield f"the certificate is for {', '.join(certificate.names)}, and this listens on {settings.address.host}"
     yield from expiry(certificate, datetime.datetime.now(datetime.UTC))
-    if certificate is not None and (mode := stat.S_IMODE(settings.server_key.stat().st_mode)) & _OTHERS:
+    if certificate is not None and (mode := _mode(settings.server_key)) & _OTHERS:
         yield f"the private key {settings.server_key} is not for its owner alone (mode {mode:04o}); it needs 0600"
+
+
+def _mode(path: Path) -> int:
+    """The mode of a file. A credential of systemd's has an access list, which shows as a mode for its group."""
+    granted = os.environ.get(CREDENTIALS_DIRECTORY)
+    is_credential = granted and path.parent == Path(granted)
+    return 0 if is_credential else stat.S_IMODE(path.stat().st_mode)

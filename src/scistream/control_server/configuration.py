@@ -14,9 +14,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, 
 from scistream.addresses import Endpoint, PortRange
 from scistream.auth.introspection import method_name
 from scistream.auth.providers import GLOBUS, parse_scope
-from scistream.control_server.configuration_files import read_credentials, read_file
+from scistream.control_server.configuration_files import find_credentials, read_credentials, read_file
 from scistream.control_server.configuration_values import (
     read_address,
+    read_address_or_none,
     read_duration,
     read_engine,
     read_old_clients,
@@ -40,6 +41,8 @@ _SECRETS: Final = frozenset({"client_secret"})
 _NOT_IN_ENVIRONMENT: Final = frozenset({"compat"})
 # Files of these names in $CREDENTIALS_DIRECTORY are the service manager's (systemd.exec, LoadCredential=).
 _CREDENTIALS: Final = ("client_id", "client_secret")
+# Of these the value is the file itself.
+_CREDENTIAL_FILES: Final = ("server_crt", "server_key")
 CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"
 _PATHS: Final = frozenset({"audit_file", "log_file", "server_crt", "server_key", "state_directory"})
 
@@ -59,6 +62,7 @@ class Settings(BaseModel):
     """What a control server is told.
 
     Keys and defaults are those of the deployed tool (protocol reference, Commands and options), and a few of ours.
+    `control_ip` is where the control port is, in place of `listener_ip`, where the entry points are.
     Times are in seconds, also told as `90s`, `30m` or `8h`: `hello_timeout`, also that of a registered session for its
     update; `lease`, what a session gets that asks for none, and `longest_lease`, what it may ask for, 0 or `unlimited`
     without an end; `quarantine`, how long a released port is given to nobody. `provider` is the issuer whose tokens are
@@ -73,6 +77,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     listener_ip: Annotated[str, BeforeValidator(read_address)] = "0.0.0.0"  # noqa: S104 - the deployed default
+    control_ip: Annotated[str, BeforeValidator(read_address_or_none)] = ""
     port: Annotated[int, Field(ge=1, le=65535)] = DEFAULT_CONTROL_PORT
     port_range: Annotated[InstanceOf[PortRange], BeforeValidator(read_port_range)] = PortRange.parse(DEFAULT_PORT_RANGE)
     type: Annotated[str, BeforeValidator(read_engine)] = "haproxy"
@@ -111,12 +116,13 @@ class Settings(BaseModel):
     @property
     def address(self) -> Endpoint:
         """Where the control server listens."""
-        return Endpoint(self.listener_ip, self.port)
+        return Endpoint(self.control_ip or self.listener_ip, self.port)
 
     @property
-    def is_wildcard(self) -> bool:
-        """Whether it listens on all addresses of the host."""
-        return ipaddress.ip_address(self.listener_ip).is_unspecified
+    def is_called_by_address(self) -> bool:
+        """Whether clients call it by the address where it listens; not by another one of the host, nor through SSH."""
+        behind_ssh = self.control_ip and ipaddress.ip_address(self.control_ip).is_loopback
+        return not (behind_ssh or ipaddress.ip_address(self.address.host).is_unspecified)
 
     @property
     def authenticates(self) -> bool:
@@ -248,9 +254,8 @@ def _credentials(surroundings: Surroundings) -> _Layer:
     if not named:
         return _Layer({}, surroundings.directory, "")
     directory = surroundings.directory / named
-    return _Layer(
-        read_credentials(directory, _CREDENTIALS), directory, f"the systemd credential in {_braced(directory)}"
-    )
+    values = {**read_credentials(directory, _CREDENTIALS), **find_credentials(directory, _CREDENTIAL_FILES)}
+    return _Layer(values, directory, f"the systemd credential in {_braced(directory)}")
 
 
 def _braced(path: Path) -> str:
@@ -288,7 +293,7 @@ def _bad(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str
 
 def _reason(kind: str, context: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden":
-        return f"there is no such key; the keys are {', '.join(Settings.model_fields)}"
+        return f"no such key; the keys are {', '.join(Settings.model_fields)}"
     if kind == "value_error":
         return str(context["error"])
     bounds = (f"{_BOUNDS[word]} {limit:g}" for word, limit in context.items() if word in _BOUNDS)

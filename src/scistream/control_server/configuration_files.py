@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["read_credentials", "read_file"]
+__all__ = ["find_credentials", "read_credentials", "read_file"]
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -45,6 +45,11 @@ def read_credentials(directory: Path, names: Iterable[str]) -> Mapping[str, str]
         SciStreamError: CONFIGURATION_UNREADABLE.
     """
     return {name: text for name in names if (text := _credential(directory / name))}
+
+
+def find_credentials(directory: Path, names: Iterable[str]) -> Mapping[str, str]:
+    """Of the service manager's files, the paths of those with these names that are there."""
+    return {name: str(directory / name) for name in names if (directory / name).is_file()}
 
 
 def _credential(path: Path) -> str:

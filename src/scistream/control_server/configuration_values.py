@@ -15,6 +15,7 @@ from scistream.terms import OldClients
 
 __all__ = [
     "read_address",
+    "read_address_or_none",
     "read_duration",
     "read_engine",
     "read_old_clients",
@@ -35,6 +36,11 @@ def read_address(text: object) -> str:
         return str(ipaddress.ip_address(bare))
     except ValueError:
         raise ValueError("it is not an IP address of this host, nor 0.0.0.0 or [::]") from None
+
+
+def read_address_or_none(text: object) -> str:
+    """An IP address; nothing, where another one stands in for it."""
+    return read_address(text) if str(text).strip() else ""
 
 
 def read_port_range(value: object) -> PortRange:

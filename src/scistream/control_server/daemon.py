@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +24,7 @@ from scistream import certificates
 from scistream.addresses import Endpoint
 from scistream.control_server.configuration import CREDENTIALS_DIRECTORY, ENVIRONMENT_PREFIX, Settings
 from scistream.control_server.judgement import judge
-from scistream.control_server.private_files import check_directory, open_private, prepare_directory
+from scistream.control_server.private_files import check_directory, check_holder, open_private, prepare_directory
 from scistream.control_server.state_directory import Announcement, Traces, log_of, read_announcement
 from scistream.errors import Code, ExitCode, SciStreamError, one_line
 from scistream.protocol import AUTHORIZATION, operations_pb2, operations_pb2_grpc
@@ -49,12 +51,13 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class Status:
-    """A control server that runs and answers."""
+    """A control server that runs and answers; `states` counts its sessions by state."""
 
     announcement: Announcement
     version: str
     sessions: int
     warnings: tuple[str, ...] = ()
+    states: Mapping[str, int] = field(default_factory=dict)
 
     def facts(self) -> dict[str, object]:
         """As plain data."""
@@ -66,6 +69,7 @@ class Status:
             "tls": running.tls,
             "authentication": running.authentication,
             "sessions": self.sessions,
+            "states": dict(self.states),
             "version": self.version,
             "warnings": list(self.warnings),
         }
@@ -206,7 +210,7 @@ def stop(state_directory: Path, *, release: bool, timeout: float) -> bool:
         timeout: seconds to wait.
 
     Raises:
-        SciStreamError: DEADLINE.
+        SciStreamError: DEADLINE; BAD_CONFIGURATION where the lock names a process of another user than the directory's.
     """
     running = read_announcement(state_directory)
     if running is None:
@@ -216,6 +220,7 @@ def stop(state_directory: Path, *, release: bool, timeout: float) -> bool:
     except ProcessLookupError:
         return False
     try:
+        check_holder(state_directory, running.pid)
         # The lock proves that the number was not given to another process before it was opened.
         if read_announcement(state_directory) == running:
             signal.pidfd_send_signal(descriptor, signal.SIGINT if release else signal.SIGTERM)
@@ -243,12 +248,14 @@ def status(state_directory: Path) -> Status:
     try:
         with _channel(running) as channel:
             stub = operations_pb2_grpc.OperationsStub(channel)
-            request, token = operations_pb2.GetServerFactsRequest(), ((AUTHORIZATION, running.host_secret),)
-            facts = stub.GetServerFacts(request, timeout=_ANSWER, metadata=token if running.host_secret else ())
+            token = ((AUTHORIZATION, running.host_secret),) if running.host_secret else ()
+            facts = stub.GetServerFacts(operations_pb2.GetServerFactsRequest(), timeout=_ANSWER, metadata=token)
+            listed = stub.ListSessions(operations_pb2.ListSessionsRequest(), timeout=_ANSWER, metadata=token)
     except grpc.RpcError as error:
         reason = _words(error)
         raise SciStreamError(Code.CONTROL_SERVER_UNREACHABLE, server=running.address, reason=reason) from None
-    return Status(running, facts.version, facts.sessions, tuple(facts.warnings))
+    states = Counter(each.state for each in listed.sessions)
+    return Status(running, facts.version, facts.sessions, tuple(facts.warnings), dict(sorted(states.items())))
 
 
 def _health(running: Announcement) -> str:
@@ -268,9 +275,11 @@ def _require_unexpired(running: Announcement) -> None:
     Raises:
         SciStreamError: CERTIFICATE_EXPIRED.
     """
-    if not running.certificate:
+    try:
+        end = x509.load_pem_x509_certificate(running.certificate.encode()).not_valid_after_utc
+    except ValueError:
+        # Plain text, or none that says when it ends.
         return
-    end = x509.load_pem_x509_certificate(running.certificate.encode()).not_valid_after_utc
     if end < datetime.datetime.now(datetime.UTC):
         whose = f"that the control server (pid {running.pid}) started with"
         raise SciStreamError(Code.CERTIFICATE_EXPIRED, path=whose, date=certificates.spell_time(end))

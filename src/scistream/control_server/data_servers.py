@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,6 +18,7 @@ from scistream.engines import ENGINES, lifecycle
 from scistream.engines.base import Engine, Handshake, Plan, Traffic
 from scistream.engines.lifecycle import ProcessMark
 from scistream.engines.processes import ProcessFacts
+from scistream.errors import Code, SciStreamError
 
 __all__ = ["DataServers", "Engines", "Survey", "merged", "survey", "survey_engines", "survey_processes"]
 
@@ -27,6 +30,8 @@ What works in the kernel has no process; its mark there is its engine's own.
 
 # A start time that no process has: `lifecycle.stop` then spares everything that does not write to the session's log.
 _UNCERTAIN: Final = -1
+# Seconds for one name, which an engine has asked for a moment ago.
+_LOOK_UP: Final = 5.0
 
 
 class DataServers(Protocol):
@@ -72,12 +77,42 @@ class DataServers(Protocol):
         """The last that it said, in one line."""
 
 
+@contextlib.asynccontextmanager
+async def _by_name(plan: Plan) -> AsyncIterator[None]:
+    """Inside, a configuration that is rejected for a target's name is refused by that: each engine says it otherwise.
+
+    Raises:
+        SciStreamError: TARGET_UNRESOLVED; what is raised inside.
+    """
+    try:
+        yield
+    except SciStreamError as error:
+        if error.code is not Code.CONFIGURATION_REJECTED:
+            raise
+        raise await _unresolved(plan) or error from None
+
+
+async def _unresolved(plan: Plan) -> SciStreamError | None:
+    loop = asyncio.get_running_loop()
+    for target in dict.fromkeys(route.target for route in plan.routes if route.target.ip is None):
+        try:
+            async with asyncio.timeout(_LOOK_UP):
+                await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        except TimeoutError:
+            return None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            return SciStreamError(Code.TARGET_UNRESOLVED, target=str(target), host=target.host, reason=reason)
+    return None
+
+
 class Engines:
     """The real ones: each engine does it in its own way."""
 
     async def start(self, engine: Engine, plan: Plan) -> ProcessMark:
         """See `Engine.start`."""
-        return await engine.start(plan)
+        async with _by_name(plan):
+            return await engine.start(plan)
 
     async def drain(self, engine: Engine, plan: Plan, mark: ProcessMark, deaf: Callable[[], None]) -> None:
         """See `Engine.drain`."""
@@ -85,7 +120,8 @@ class Engines:
 
     async def retarget(self, engine: Engine, plan: Plan, mark: ProcessMark) -> None:
         """See `Engine.retarget`."""
-        await engine.retarget(plan, mark)
+        async with _by_name(plan):
+            await engine.retarget(plan, mark)
 
     async def traffic(self, engine: Engine, plan: Plan, mark: ProcessMark) -> Traffic:
         """See `Engine.traffic`."""

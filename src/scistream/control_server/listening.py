@@ -122,11 +122,14 @@ def _ipv4_only(address: Endpoint) -> Iterator[None]:
 def told_host(address: Endpoint) -> Callable[[str], str]:
     """Under which address the entry points are told to a peer, as gRPC names it (`ipv4:192.0.2.7:41000`).
 
-    A control server that listens on one address tells that one. 0.0.0.0 and [::] are no addresses that a client
+    Entry points that listen on one address are told by that one. 0.0.0.0 and [::] are no addresses that a client
     could connect to (the deployed server tells them all the same): there it is the address at which this client
     reached the control server, read from the kernel's table. The wildcard itself is told where that cannot be seen,
     and where a client came by IPv4 to [::]: the entry points of [::] accept IPv6 only. Where the other facility
     reaches the gateway by another address, `--listener-ip` has to name it.
+
+    Args:
+        address: where entry points listen, with the control port, which may be at another address.
     """
     if address.ip is None or not address.ip.is_unspecified:
         return lambda _peer: address.host

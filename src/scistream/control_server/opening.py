@@ -14,7 +14,7 @@ from scistream.control_server.events import EventKind
 from scistream.control_server.leases import Leases
 from scistream.control_server.policy import Policy
 from scistream.control_server.ports import PortPool
-from scistream.control_server.rules import bounded, check_ports, granted, preferred
+from scistream.control_server.rules import bounded, check_ports, check_sources, granted, preferred
 from scistream.control_server.sessions import Session, SessionRequest
 from scistream.control_server.supervisor import Supervisor
 from scistream.control_server.table import Table
@@ -133,6 +133,7 @@ class Opening:
         engine, pool = self._offer.engine, self._offer.pool
         asked = granted(asked, engine)
         check_ports(asked, self._table)
+        check_sources(asked, pool.host)
         self._offer.policy.check_ports(asked, self._table)
         lease = self._offer.leases.grant(asked.lease)
         return Session(

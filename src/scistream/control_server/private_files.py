@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["check_directory", "open_private", "prepare_directory"]
+__all__ = ["check_directory", "check_holder", "open_private", "prepare_directory"]
 
 
 def open_private(path: Path, flags: int) -> int:
@@ -58,6 +58,26 @@ def check_directory(path: Path) -> None:
         raise _foreign(path, f"it belongs to the user with id {found.st_uid}, and this is {os.geteuid()}")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise _foreign(path, f"others may write into it (mode {stat.S_IMODE(found.st_mode):04o}); it needs 0700")
+
+
+def check_holder(path: Path, pid: int) -> None:
+    """Refuse a process that the lock of a state directory names, and that is another user's than the directory.
+
+    Whoever owns the directory may write there what he likes. One that has ended is nobody's.
+
+    Raises:
+        SciStreamError: BAD_CONFIGURATION.
+    """
+    try:
+        # Not the owner of the directory in /proc: that is root for one with rights of its own.
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+        user = int(next(line for line in lines if line.startswith("Uid:")).split()[2])
+        owner = path.stat().st_uid
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    if user != owner:
+        reason = f"its lock names process {pid} of the user with id {user}, and it belongs to the one with id {owner}"
+        raise _foreign(path, reason)
 
 
 def _foreign(path: Path, reason: str) -> SciStreamError:

@@ -7,7 +7,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from scistream.addresses import Endpoint, parse_host
@@ -65,7 +65,7 @@ class Record:
     restarts: int = 0
     wanted: bool = False
     in_step: bool = True
-    encryption: Encryption = Encryption.NONE
+    encryption: Encryption = field(kw_only=True)
     transport: Transport = Transport.TCP
     sources: tuple[str, ...] = ()
     half_close: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Iterable, Sequence
 
 from scistream.addresses import Endpoint
@@ -12,7 +13,7 @@ from scistream.engines.base import Engine
 from scistream.errors import Code, SciStreamError
 from scistream.terms import Direction, Encryption, SessionState
 
-__all__ = ["bounded", "check", "check_drain", "check_ports", "check_renewal", "granted", "preferred"]
+__all__ = ["bounded", "check", "check_drain", "check_ports", "check_renewal", "check_sources", "granted", "preferred"]
 
 
 def granted(asked: SessionRequest, engine: Engine) -> SessionRequest:
@@ -22,7 +23,7 @@ def granted(asked: SessionRequest, engine: Engine) -> SessionRequest:
         SciStreamError: ENGINE_CANNOT.
     """
     require(engine, asked.wishes)
-    return dataclasses.replace(asked, encryption=protection(engine, asked.encryption, asked.direction))
+    return dataclasses.replace(asked, encryption=protection(engine, asked.encryption, asked.direction, asked.peer))
 
 
 def check_ports(asked: SessionRequest, sessions: Iterable[Session]) -> None:
@@ -42,6 +43,20 @@ def check_ports(asked: SessionRequest, sessions: Iterable[Session]) -> None:
             holder = f"session {session.asked.uid}" if theirs else "another user's session"
             point = Endpoint(asked.host, port)
             raise SciStreamError(Code.ENTRY_POINT_IN_USE, entry_point=str(point), process=holder)
+
+
+def check_sources(asked: SessionRequest, address: str) -> None:
+    """Refuse sources none of which has a way to where the entry points are; `::` is open to both IP versions.
+
+    Raises:
+        SciStreamError: SOURCES_UNREACHABLE.
+    """
+    own = ipaddress.ip_address(address)
+    is_open = own.version == 6 and own.is_unspecified
+    if not asked.sources or is_open or any(source.version == own.version for source in asked.sources):
+        return
+    facts = {"sources": ",".join(map(str, asked.sources)), "family": f"IPv{own.version}", "address": address}
+    raise SciStreamError(Code.SOURCES_UNREACHABLE, uid=asked.uid, **facts)
 
 
 def preferred(sessions: Sequence[Session], direction: Direction) -> Session:

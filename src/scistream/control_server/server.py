@@ -18,6 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from structlog.typing import FilteringBoundLogger
 
+from scistream.addresses import Endpoint
 from scistream.control_server import banner, listening
 from scistream.control_server.answering import Calls
 from scistream.control_server.authentication import authentication, operators
@@ -28,6 +29,7 @@ from scistream.control_server.events import Events
 from scistream.control_server.judgement import judge
 from scistream.control_server.observing import Observers
 from scistream.control_server.operations import Operations, ServerIdentity
+from scistream.control_server.readiness import READY, STOPPING, tell_manager
 from scistream.control_server.reading import Reading
 from scistream.control_server.registry import Registry
 from scistream.control_server.restoring import restored
@@ -73,7 +75,9 @@ async def serve(settings: Settings, log: FilteringBoundLogger) -> None:
         await _set_health(reporter, health_pb2.HealthCheckResponse.SERVING)
         directory.announce(banner.announcement(settings, certificate, host_secret))
         banner.tell(settings, registry.engine, certificate, log)
+        tell_manager(READY, os.environ)
         number = await ending
+        tell_manager(STOPPING, os.environ)
         log.info("ending", signal=number.name, sessions="released" if number is signal.SIGINT else "go on")
         await _set_health(reporter, health_pb2.HealthCheckResponse.NOT_SERVING)
         await registry.close()
@@ -98,7 +102,7 @@ async def _begin(
         return *registry.warnings(), *observers.warnings(), *banner.expiry(identity.certificate, now)
 
     operations = Operations(registry, identity, calls, events, warnings=warnings)
-    told_host = listening.told_host(settings.address)
+    told_host = listening.told_host(Endpoint(settings.listener_ip, settings.port))
     control = ControlService(
         registry, calls, log, tls=settings.ssl, told_host=told_host, old_clients=settings.for_old_clients
     )

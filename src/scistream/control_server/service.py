@@ -19,6 +19,7 @@ from scistream.protocol import (
     ENCRYPTION_METADATA,
     HALF_CLOSE_METADATA,
     LEASE_METADATA,
+    PEER_ENGINE_METADATA,
     PORTS_METADATA,
     RATE_METADATA,
     SESSION_KEY_METADATA,
@@ -101,6 +102,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             transport=_transport(context),
             sources=_sources(context),
             half_close=metadata_text(context, HALF_CLOSE_METADATA) == "1",
+            peer=metadata_text(context, PEER_ENGINE_METADATA) or "",
         )
 
     def _encryption(self, uid: Uid, context: Context) -> Encryption:

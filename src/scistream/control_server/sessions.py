@@ -25,7 +25,7 @@ class SessionRequest:
     tells its entry points. `lease` is in seconds, None for the control server's default. `named_ports` are the entry
     points' where the caller names them, one for each connection. `encryption` is what the engine gives for what was
     asked. `sources` are the networks whose hosts may connect, all where there are none; `half_close` says that the
-    application half-closes its connections.
+    application half-closes its connections. `peer` is the engine of the other gateway, where the caller knows it.
     """
 
     uid: Uid
@@ -36,15 +36,18 @@ class SessionRequest:
     host: str
     lease: float | None = None
     named_ports: tuple[int, ...] = ()
-    encryption: Encryption = Encryption.NONE
+    # Said by whoever asks: nobody forgets it, and gets none.
+    encryption: Encryption = field(kw_only=True)
     transport: Transport = Transport.TCP
     sources: tuple[Network, ...] = ()
     half_close: bool = False
+    peer: str = ""
 
     @property
     def wishes(self) -> Wishes:
         """What is asked of the engine."""
-        return Wishes(self.transport, bool(self.sources), self.half_close, bool(self.rate), encryption=self.encryption)
+        asked = (bool(self.sources), self.half_close, bool(self.rate))
+        return Wishes(self.transport, *asked, self.peer, encryption=self.encryption)
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+from scistream.addresses import Endpoint
 from scistream.control_server.ballast import Ballast
 from scistream.control_server.private_files import open_private, prepare_directory
 from scistream.errors import Code, SciStreamError
 
-__all__ = ["Announcement", "StateDirectory", "Traces", "log_of", "read_announcement"]
+__all__ = ["Announcement", "StateDirectory", "Traces", "has_traces", "log_of", "read_announcement"]
 
 _LOCK: Final = "s2cs.lock"
 _BALLAST: Final = "journal.ballast"
 # A reader of the announcement holds the lock for a moment: tries, and seconds between them.
 _TRIES: Final = 10
 _PAUSE: Final = 0.05
+# Linux gives no larger ones (PID_MAX_LIMIT).
+_LARGEST_PID: Final = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def read_announcement(path: Path) -> Announcement | None:
     """Who holds a state directory; None where nobody does.
 
     Raises:
-        SciStreamError: FILE_UNWRITABLE where this user may not look; STATE_DIRECTORY_TAKEN where the holder does not
+        SciStreamError: FILE_UNREADABLE where this user may not look; STATE_DIRECTORY_TAKEN where the holder does not
             say who it is.
     """
     try:
@@ -139,6 +142,14 @@ def read_announcement(path: Path) -> Announcement | None:
     finally:
         os.close(descriptor)
     raise SciStreamError(Code.STATE_DIRECTORY_TAKEN, directory=str(path), pid="unknown")
+
+
+def has_traces(path: Path) -> bool:
+    """Whether a control server ever held a directory, as far as this user may look."""
+    try:
+        return (path / _LOCK).exists()
+    except OSError:
+        return False
 
 
 def log_of(path: Path) -> Path:
@@ -181,8 +192,8 @@ def _open_lock(path: Path, flags: int) -> int:
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise SciStreamError(Code.FILE_UNWRITABLE, path=str(path / _LOCK), reason=reason) from None
+        reason, code = error.strerror or str(error), Code.FILE_UNWRITABLE if flags else Code.FILE_UNREADABLE
+        raise SciStreamError(code, path=str(path / _LOCK), reason=reason) from None
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -201,9 +212,29 @@ def _locked(descriptor: int, kind: int) -> bool:
 
 
 def _parse(descriptor: int) -> Announcement | None:
-    """None for the moment between taking the lock and saying so."""
+    """None for the moment between taking the lock and saying so, and where it says what no control server does.
+
+    Root reads what another user wrote.
+    """
     lines = os.pread(descriptor, 1 << 20, 0).split(b"\n")
     try:
-        return Announcement(**json.loads(lines[1]))
-    except (ValueError, TypeError, IndexError):
+        said = Announcement(**json.loads(lines[1]))
+        return said if _is_sound(said) else None
+    except (ValueError, TypeError, IndexError, RecursionError, SciStreamError):
         return None
+
+
+def _is_sound(said: Announcement) -> bool:
+    """Whether each fact is of its kind: a number that a process can have, an address, and text that can be shown.
+
+    Raises:
+        SciStreamError: the address is none.
+    """
+    facts = asdict(said)
+    pid, words = facts.pop("pid"), facts.values()
+    if type(pid) is not int or not 0 < pid <= _LARGEST_PID or not all(isinstance(word, str) for word in words):
+        return False
+    if said.address:
+        Endpoint.parse(said.address)
+    # It is sent as metadata of a call.
+    return said.host_secret.isascii() and all(line.isprintable() for word in words for line in word.split("\n"))

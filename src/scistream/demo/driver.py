@@ -167,7 +167,7 @@ class Demo:
         if running.is_mute:
             self._is_ending = self._has_lost_reader = True
             running.interrupt()
-        if code is None:
+        if code is None or self._is_ending:
             code = running.end()
         self._running = None
         return code

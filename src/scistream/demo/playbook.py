@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
@@ -21,6 +22,8 @@ __all__ = ["Playbook"]
 # Seconds between an interrupt and the next, stronger one.
 _PATIENCE: Final = 3.0
 _LOOK_EVERY: Final = 0.5
+# In the environment of a playbook and of all that it starts: which run they are of.
+_RUN: Final = "SCISTREAM_DEMO_RUN"
 # What the command ansible-playbook does. An interrupt during its imports is no error: nothing has been started then.
 _ANSIBLE_PLAYBOOK: Final = """
 import signal, sys
@@ -42,18 +45,18 @@ class Playbook:
 
     def __init__(self, path: Path, inventories: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:
         options = [word for inventory in inventories for word in ("-i", inventory)]
-        command = [sys.executable, "-c", _ANSIBLE_PLAYBOOK, *options, str(path)]
+        self._command = [sys.executable, "-c", _ANSIBLE_PLAYBOOK, *options, str(path)]
+        self._run = str(uuid.uuid4())
         self._process = subprocess.Popen(
-            leashed(command, signal.SIGINT),
+            leashed(self._command, signal.SIGINT),
             cwd=root,
-            env=environment,
+            env={**environment, _RUN: self._run},
             stdin=subprocess.DEVNULL,
             stdout=_heard(sys.stdout),
             stderr=_heard(sys.stderr),
             process_group=0,
         )
         self._is_heard = not _is_gone(sys.stdout)
-        self._workers: Sequence[psutil.Process] = ()
 
     @property
     def is_mute(self) -> bool:
@@ -69,45 +72,43 @@ class Playbook:
     def interrupt(self) -> None:
         """Ask it to end, as Ctrl-C does; its workers are sessions of their own, and Ansible passes it on."""
         if self._process.poll() is None:
-            self._workers = self._find_workers()
             os.killpg(self._process.pid, signal.SIGINT)
 
     def end(self) -> int:
         """After `interrupt`: the exit code, when it and its workers have ended, whatever that takes."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._ended(_PATIENCE)
         # Ansible can lose the first interrupt; at the second it has its handler no more.
-        self._signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._ended(_PATIENCE)
-        self._signal(signal.SIGKILL)
-        return self._ended(None)
-
-    def _ended(self, seconds: float | None) -> int:
-        code = self._process.wait(seconds)
-        for worker in self._workers:
-            # psutil signals no other process that got the number meanwhile.
-            with contextlib.suppress(psutil.Error):
-                worker.kill()
+        for number in (signal.SIGINT, signal.SIGKILL):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE)
+                break
+            self._signal(number)
+        code = self._process.wait()
+        self._end_workers()
         return code
+
+    def _end_workers(self) -> None:
+        """End the workers that Ansible had just forked when it was interrupted, or that lost what it passed on."""
+        left = self._find_workers()
+        # At an interrupt a worker ends what it runs too.
+        for number in (signal.SIGINT, signal.SIGKILL):
+            for worker in left:
+                # psutil signals no other process that got the number meanwhile.
+                with contextlib.suppress(psutil.Error):
+                    worker.send_signal(number)
+            _ended, left = psutil.wait_procs(left, _PATIENCE)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
     def _find_workers(self) -> list[psutil.Process]:
-        """Ansible's workers are forks of it, with its command line; a control server that it just started is none."""
+        """Ansible's workers are forks of it, with its command line; what they run, and a control server, are none."""
+        return [one for one in psutil.process_iter() if one.pid != self._process.pid and self._is_worker(one)]
+
+    def _is_worker(self, process: psutil.Process) -> bool:
         with contextlib.suppress(psutil.Error):
-            main = psutil.Process(self._process.pid)
-            own = main.cmdline()
-            return [child for child in main.children(recursive=True) if _command(child) == own]
-        return []
-
-
-def _command(process: psutil.Process) -> list[str]:
-    with contextlib.suppress(psutil.Error):
-        return list(process.cmdline())
-    return []
+            return process.cmdline() == self._command and process.environ().get(_RUN) == self._run
+        return False
 
 
 def _heard(stream: IO[str]) -> int:

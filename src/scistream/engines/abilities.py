@@ -18,6 +18,8 @@ _FEATURES: Final[Mapping[Encryption, Feature]] = {
     Encryption.TLS_PSK: Feature.TLS,
     Encryption.LEGACY_PSK: Feature.LEGACY_PSK,
 }
+# The engine that the other gateway's is asked about by name, as `Engine.name` has it.
+_NGINX: Final = "nginx"
 # What a user means by `tls`.
 _TLS: Final = frozenset({Encryption.TLS, Encryption.TLS_PSK})
 
@@ -37,17 +39,19 @@ class Ability:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What is asked of an engine."""
+    """What is asked of an engine. `peer` is the engine of the other gateway, where that is known."""
 
     encryption: Encryption = field(kw_only=True)
     transport: Transport = Transport.TCP
     sources: bool = False
     half_close: bool = False
     rate: bool = False
+    peer: str = ""
 
     def features(self) -> list[Feature]:
         """What an engine needs to have for it."""
         asked = {
+            Feature.TLS_WITH_NGINX: self.encryption is Encryption.TLS and self.peer == _NGINX,
             Feature.UDP: self.transport is Transport.UDP,
             Feature.SOURCES: self.sources,
             Feature.HALF_CLOSE: self.half_close,
@@ -80,15 +84,17 @@ def require(engine: Engine, wishes: Wishes) -> None:
             raise _cannot(engine, words)
 
 
-def protection(engine: Engine, asked: Encryption, direction: Direction) -> Encryption:
+def protection(engine: Engine, asked: Encryption, direction: Direction, peer: str = "") -> Encryption:
     """What protects the bytes of a session that asks for this: at the inbound end, `tls` is what the engine does best.
 
-    The outbound end is told what the inbound one has.
+    The outbound end is told what the inbound one has, and which engine that is: `peer`.
 
     Raises:
         SciStreamError: ENGINE_CANNOT.
     """
     if asked in engine.encryptions and not (asked in _TLS and direction is Direction.INBOUND):
+        if asked is Encryption.TLS and not peer and (words := _refusal(engine, Feature.TLS_WITH_NGINX)):
+            raise _cannot(engine, f"which engine the inbound gateway has was not told; {words}")
         return asked
     if asked in _TLS and direction is Direction.INBOUND:
         found = next((each for each in engine.encryptions if each in _TLS), None)

@@ -64,6 +64,7 @@ class Feature(enum.Enum):
 
     PLAIN = "plain"
     TLS = "TLS"
+    TLS_WITH_NGINX = "TLS with Nginx"
     LEGACY_PSK = "legacy-psk"
     UDP = "UDP"
     IPV6 = "IPv6"

@@ -30,7 +30,7 @@ __all__ = [
 # Open files that a data server gets where the host allows as many; the usual soft limit of 1024 ends at 500 streams.
 _DESCRIPTORS: Final = 65536
 # How the control server was started is no data server's business, its secrets even less.
-_FOREIGN_ENVIRONMENT: Final = ("SCISTREAM_", "NOTIFY_SOCKET", "LISTEN_", "NGINX")
+_FOREIGN_ENVIRONMENT: Final = ("SCISTREAM_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "LISTEN_", "NGINX")
 
 # Who ends a data server holds its mark only; but a parent has to ask for a child's status, or it stays as a zombie.
 _children: Final[dict[int, subprocess.Popen[bytes]]] = {}

@@ -59,6 +59,7 @@ class NFTables(Engine):
     transports = (Transport.TCP, Transport.UDP)
     cannot: ClassVar = {
         Feature.TLS: _ENCRYPTS_NOTHING,
+        Feature.TLS_WITH_NGINX: _ENCRYPTS_NOTHING,
         Feature.LEGACY_PSK: _ENCRYPTS_NOTHING,
         Feature.RENEWAL: "it has no certificates",
         Feature.HANDSHAKE: "it encrypts nothing, so that nothing is negotiated",

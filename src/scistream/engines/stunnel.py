@@ -20,6 +20,12 @@ __all__ = ["Stunnel"]
 # Its `poll` tells of a connection that is closed both ways while there are bytes in it, and it reads no further then:
 # "Read socket closed (HUP)". That comes when it waits for the other gateway, and no setting changes it (U72).
 _HALF_CLOSE: Final = "half-closed connections may lose their last bytes: those of the direction that ends second"
+# Nginx ends one direction of an encrypted connection by TCP's FIN alone. Stunnel takes that for the end as soon as the
+# kernel has no more bytes for it, and what OpenSSL still has of a record that its buffer had no room for is gone: that
+# comes when whoever it writes to is slow. No setting of either changes it (U72).
+_WITH_NGINX: Final = (
+    "the last bytes of what Nginx sends may be lost: it ends a direction without TLS's word for it (close_notify)"
+)
 _LEGACY: Final = (
     "nothing is encrypted between the gateways, and the key that they know each other by is no secret: legacy-psk was "
     "asked for"
@@ -38,6 +44,7 @@ class Stunnel(Proxy):
     encryptions: ClassVar[tuple[Encryption, ...]] = (Encryption.TLS_PSK, Encryption.TLS, Encryption.LEGACY_PSK)
     cannot: ClassVar[Mapping[Feature, str]] = {
         Feature.PLAIN: "it carries nothing unencrypted",
+        Feature.TLS_WITH_NGINX: _WITH_NGINX,
         Feature.UDP: "it carries TCP only",
         Feature.HALF_CLOSE: _HALF_CLOSE,
     }

@@ -11,6 +11,7 @@ __all__ = [
     "ERROR_METADATA",
     "HALF_CLOSE_METADATA",
     "LEASE_METADATA",
+    "PEER_ENGINE_METADATA",
     "PORTS_METADATA",
     "RATE_METADATA",
     "SESSION_KEY_METADATA",
@@ -39,6 +40,8 @@ TRANSPORT_METADATA: Final = "scistream-transport"
 SOURCES_METADATA: Final = "scistream-sources"
 # On `req`: "1" where the application half-closes its connections, and has to get every byte all the same.
 HALF_CLOSE_METADATA: Final = "scistream-half-close"
+# On `req` of an outbound session: the engine of the inbound gateway, where its control server told it.
+PEER_ENGINE_METADATA: Final = "scistream-peer-engine"
 # On `update`: the key that the two gateways of a stream share. Both control channels are authenticated and encrypted.
 SESSION_KEY_METADATA: Final = "scistream-session-key-bin"
 # Bytes: 256 bits (U05).

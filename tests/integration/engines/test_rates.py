@@ -412,6 +412,27 @@ def test_what_a_control_server_left_is_swept_and_nothing_else(site: Site) -> Non
     assert site.kept() == before
 
 
+def test_u57_a_session_that_comes_back_while_a_sweep_waits_keeps_its_rate(site: Site) -> None:
+    plan, running = site.plan(), []
+    site.limit(plan)
+    before = site.kept()
+
+    async def sweep(lock: socket.socket) -> None:
+        sweeping = asyncio.ensure_future(shaping.sweep(site.directory, lambda: list(running)))
+        # Long enough for the sweep to stand before the lock.
+        assert not (await asyncio.wait([sweeping], timeout=0.3))[0]
+        running.append(plan.stem)
+        lock.close()
+        await sweeping
+
+    with site.gateway.entered(), socket.socket(socket.AF_UNIX) as other:
+        other.bind(b"\0scistream-rates")
+        other.listen()
+        asyncio.run(sweep(other))
+    assert site.kept() == before
+    site.run(shaping.unlimit(plan, "HAProxy"))
+
+
 def test_the_end_is_the_end_the_second_time_too(site: Site) -> None:
     plan = site.plan()
     site.limit(plan)

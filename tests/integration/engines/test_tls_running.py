@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import ipaddress
 import os
@@ -72,10 +73,20 @@ async def stream(bench: Any, inner: str, outer: str, target: Endpoint) -> AsyncI
 
 
 async def ask(bench: Any, entry_point: Endpoint, words: bytes = b"hello") -> bytes:
-    """What comes back over a connection of its own."""
+    """What comes back over a connection of its own.
+
+    Raises:
+        ConnectionError: the other end cut it.
+    """
     async with bench.connected(entry_point) as (reader, writer):
         writer.write(words)
-        writer.write_eof()
+        try:
+            writer.write_eof()
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            # It was cut before its last word, and that is no ConnectionError.
+            raise ConnectionResetError(str(error)) from error
         answer: bytes = await reader.read()
         return answer
 

@@ -70,6 +70,7 @@ def test_a_certificate_without_the_address_and_a_key_that_others_can_read_are_to
     lines = told(facts, **settings)
     assert any("the certificate is for gateway.example, and this listens on 127.0.20.1" in line for line in lines)
     assert not any("private key" in line for line in lines)
+    assert not any("the certificate is for" in line for line in told(facts, control_ip="127.0.0.1", **settings))
     pair[1].chmod(0o640)
     words = f"the private key {pair[1]} is not for its owner alone (mode 0640)"
     assert any(words in line for line in told(facts, **settings))

@@ -79,6 +79,7 @@ def test_truth_values_are_words(word, meant):
     [
         ({"port": "x"}, {}, "", "port", "x", "option --port"),
         ({"listener_ip": "gateway"}, {}, "", "listener_ip", "gateway", "option --listener-ip"),
+        ({"control_ip": "gateway"}, {}, "", "control_ip", "gateway", "option --control-ip"),
         ({}, {"SCISTREAM_PORT": "70000"}, "", "port", "70000", "SCISTREAM_PORT"),
         ({}, {}, "ssl = 'maybe'", "ssl", "maybe", "s2cs.toml"),
         ({}, {}, "prot = 5000", "prot", "5000", "s2cs.toml"),
@@ -95,7 +96,7 @@ def test_a_bad_value_is_named_with_its_key_and_source(toml, case):
 
 
 def test_an_unknown_key_lists_the_known_ones(toml):
-    assert "there is no such key; the keys are listener_ip, port," in str(refused(config=toml("prot = 1")))
+    assert ": no such key; the keys are listener_ip, control_ip, port," in str(refused(config=toml("prot = 1")))
 
 
 @pytest.mark.parametrize("text", ["200-100", "0-10", "a-b", "1-70000"])
@@ -127,6 +128,31 @@ def test_braces_in_a_files_name_are_letters(tmp_path):
 @pytest.mark.parametrize(("written", "meant"), [("[::1]", "::1"), ("::", "::"), ("127.0.0.1", "127.0.0.1")])
 def test_ipv6_addresses_with_and_without_brackets(written, meant):
     assert settings({"listener_ip": written}).listener_ip == meant
+
+
+def test_the_control_port_is_where_the_entry_points_are_unless_it_is_said():
+    here = {"listener_ip": "192.0.2.7", "port": "22450"}
+    assert str(settings(here).address) == str(settings(here | {"control_ip": ""}).address) == "192.0.2.7:22450"
+    apart = settings(here | {"control_ip": "[::1]"})
+    assert (apart.listener_ip, str(apart.address)) == ("192.0.2.7", "[::1]:22450")
+    assert apart.digest() != settings(here).digest()
+    assert "--control-ip=::1" in apart.arguments()
+
+
+@pytest.mark.parametrize(
+    ("listens", "control", "is_called"),
+    [
+        ("192.0.2.7", "", True),
+        ("0.0.0.0", "", False),  # noqa: S104 - told, never listened on
+        ("0.0.0.0", "192.0.2.7", True),  # noqa: S104
+        ("192.0.2.7", "0.0.0.0", False),  # noqa: S104
+        # Through SSH it is called by the name of the SSH host.
+        ("192.0.2.7", "127.0.0.1", False),
+        ("127.0.0.1", "", True),
+    ],
+)
+def test_a_certificate_is_for_the_address_where_clients_call_it_by_that(listens, control, is_called):
+    assert settings({"listener_ip": listens, "control_ip": control}).is_called_by_address is is_called
 
 
 def test_u13_authentication_is_off_only_by_name():
@@ -221,6 +247,18 @@ def test_u19_a_systemd_credential_stands_between_file_and_environment(toml, tmp_
     assert (found.client_id, found.client_secret.get_secret_value()) == ("from-systemd", "from-environment")
     (credentials / "client_secret").unlink()
     assert settings(environment=environment, config=path).client_secret.get_secret_value() == "from-file"
+
+
+def test_the_private_key_is_taken_from_where_systemd_put_it(toml, tmp_path):
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "server_key").write_text("a key")
+    path = toml('server_crt = "/etc/server.crt"\nserver_key = "/etc/server.key"\n')
+    environment = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    found = settings(environment=environment, config=path)
+    assert (str(found.server_crt), found.server_key) == ("/etc/server.crt", credentials / "server_key")
+    found = settings(environment=environment | {"SCISTREAM_SERVER_KEY": "/other.key"}, config=path)
+    assert str(found.server_key) == "/other.key"
 
 
 def test_a_credential_that_cannot_be_read_is_named(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from scistream.control_server.journal import Journal, Record
 from scistream.control_server.salvage import open_journal
 from scistream.errors import Code, SciStreamError
-from scistream.terms import NO_AUTH, Direction, SessionState, Uid
+from scistream.terms import NO_AUTH, Direction, Encryption, SessionState, Uid
 
 RECORD = Record(
     uid=Uid("one"),
@@ -29,6 +29,7 @@ RECORD = Record(
     failure="",
     pid=123,
     started=456,
+    encryption=Encryption.NONE,
 )
 
 

@@ -14,7 +14,7 @@ from scistream.control_server.events import EventKind
 from scistream.control_server.leases import Leases, LeaseTerms
 from scistream.control_server.sessions import Session, SessionRequest
 from scistream.errors import Code, SciStreamError
-from scistream.terms import NO_AUTH, Direction, SessionState, Uid
+from scistream.terms import NO_AUTH, Direction, Encryption, SessionState, Uid
 
 ANYBODY = Caller(Identity(NO_AUTH))
 EPOCH, UPTIME = 1_700_000_000.0, 5_000.0
@@ -39,7 +39,7 @@ def run(work) -> None:
 
 
 async def open_for(site, uid: str, lease: float | None) -> Session:
-    asked = SessionRequest(Uid(uid), Direction.INBOUND, 1, 0, NO_AUTH, "127.0.20.1", lease)
+    asked = SessionRequest(Uid(uid), Direction.INBOUND, 1, 0, NO_AUTH, "127.0.20.1", lease, encryption=Encryption.NONE)
     request = asyncio.ensure_future(site.registry.request(asked))
     await asyncio.sleep(0)
     if not request.done():

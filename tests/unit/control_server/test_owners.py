@@ -12,7 +12,7 @@ from scistream.control_server.callers import Caller
 from scistream.control_server.registry import Hello
 from scistream.control_server.sessions import Session, SessionRequest, Update
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, SessionState, Uid
+from scistream.terms import Direction, Encryption, SessionState, Uid
 
 ANN, BOB = Caller(Identity("ann")), Caller(Identity("bob"))
 OPERATOR = Caller(Identity("root"), is_operator=True)
@@ -26,7 +26,7 @@ def run(work) -> None:
 
 
 def request(site, caller: Caller, direction: Direction = INBOUND, **asked) -> asyncio.Task[Session]:
-    wanted = SessionRequest(UID, direction, 1, 0, caller.owner, "127.0.20.1", **asked)
+    wanted = SessionRequest(UID, direction, 1, 0, caller.owner, "127.0.20.1", encryption=Encryption.NONE, **asked)
     return asyncio.ensure_future(site.registry.request(wanted))
 
 

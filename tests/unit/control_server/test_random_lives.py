@@ -17,7 +17,7 @@ from scistream.control_server.registry import Hello
 from scistream.control_server.sessions import SessionRequest, Update
 from scistream.control_server.states import is_allowed
 from scistream.errors import Code, SciStreamError
-from scistream.terms import Direction, SessionState, Uid
+from scistream.terms import Direction, Encryption, SessionState, Uid
 
 FULL = SciStreamError(Code.STATE_DIRECTORY_FULL, directory="/x", reason="No space left on device")
 CANNOT = SciStreamError(Code.ENGINE_CANNOT, engine="Memory", reason="it does not want to")
@@ -54,7 +54,9 @@ class Life:
         self._tasks.append(asyncio.ensure_future(work))
 
     def request(self, uid: Uid, direction: Direction, caller: Caller, number: int) -> None:
-        asked = SessionRequest(uid, direction, number, 0, caller.owner, "127.0.20.1", 10.0 * number)
+        asked = SessionRequest(
+            uid, direction, number, 0, caller.owner, "127.0.20.1", 10.0 * number, encryption=Encryption.NONE
+        )
         task = asyncio.ensure_future(self.site.registry.request(asked))
         self._requests.append(task)
         self._tasks.append(task)

@@ -7,14 +7,16 @@ import threading
 
 import pytest
 
-from scistream.addresses import Endpoint, PortRange
+from scistream.addresses import Endpoint, PortRange, parse_networks
 from scistream.auth import Identity
 from scistream.control_server.callers import Caller
+from scistream.control_server.rules import check_sources
 from scistream.control_server.sessions import Session, SessionRequest
 from scistream.errors import Code, SciStreamError
-from scistream.terms import NO_AUTH, Direction, SessionState, Uid
+from scistream.terms import NO_AUTH, Direction, Encryption, SessionState, Uid
 
 ANYBODY = Caller(Identity(NO_AUTH))
+_ANYWHERE = "0.0.0.0"  # noqa: S104 - what is asked about
 
 
 def run(work) -> None:
@@ -23,6 +25,7 @@ def run(work) -> None:
 
 def request(site, uid: str = "one", connections: int = 1, owner: str = NO_AUTH, **asked) -> asyncio.Task[Session]:
     rate = asked.pop("rate", 0)
+    asked |= {"encryption": Encryption.NONE}
     wanted = SessionRequest(Uid(uid), Direction.OUTBOUND, connections, rate, owner, "127.0.20.1", **asked)
     return asyncio.ensure_future(site.registry.request(wanted))
 
@@ -43,6 +46,45 @@ def test_u57_a_rate_that_the_engine_cannot_hold_is_refused_before_anything_is_re
         assert error.seen == ("Memory cannot do what was asked: it limits no rate")
         assert site.is_empty
         assert site.events.entries == []
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("address", "sources", "is_met"),
+    [
+        (_ANYWHERE, "2001:db8::/32,2001:db9::7/128", False),
+        ("198.51.100.1", "2001:db8::/32", False),
+        ("2001:db8::1", "192.0.2.0/24", False),
+        (_ANYWHERE, "192.0.2.0/24,2001:db8::/32", True),
+        ("2001:db8::1", "2001:db8::/32", True),
+        ("::", "192.0.2.0/24", True),
+        (_ANYWHERE, "", True),
+    ],
+)
+def test_sources_that_nobody_can_come_from_are_refused(address, sources, is_met):
+    networks = parse_networks(sources) if sources else ()
+    asked = SessionRequest(
+        Uid("one"), Direction.OUTBOUND, 1, 0, NO_AUTH, address, encryption=Encryption.NONE, sources=networks
+    )
+    if is_met:
+        check_sources(asked, address)
+        return
+    with pytest.raises(SciStreamError) as raised:
+        check_sources(asked, address)
+    assert raised.value.code is Code.SOURCES_UNREACHABLE
+    assert f"session one would let nobody in: {sources} are no IPv{6 if ':' in address else 4} networks" in str(
+        raised.value
+    )
+
+
+def test_sources_that_nobody_can_come_from_are_refused_before_anything_is_reserved(site_factory, monkeypatch):
+    async def work():
+        site = site_factory()
+        monkeypatch.setattr(type(site.engine), "sources_shortfall", lambda _: "", raising=False)
+        error = await refused(site, sources=parse_networks("2001:db8::/32"))
+        assert error.code is Code.SOURCES_UNREACHABLE
+        assert site.is_empty
 
     run(work)
 

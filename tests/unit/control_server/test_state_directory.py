@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 
 import pytest
 
+from scistream.control_server import daemon
 from scistream.control_server.journal import Journal
 from scistream.control_server.logs import open_log
 from scistream.control_server.state_directory import Announcement, StateDirectory, Traces, read_announcement
@@ -66,8 +71,10 @@ def test_a_path_that_is_a_file_is_refused(tmp_path):
     assert raised.value.code is Code.FILE_UNWRITABLE
 
 
-@pytest.mark.parametrize("use", [StateDirectory, read_announcement])
-def test_a_lock_that_is_a_link_is_not_followed(tmp_path, use):
+@pytest.mark.parametrize(
+    ("use", "code"), [(StateDirectory, Code.FILE_UNWRITABLE), (read_announcement, Code.FILE_UNREADABLE)]
+)
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path, use, code):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     state = tmp_path / "state"
@@ -75,7 +82,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path, use):
     (state / "s2cs.lock").symlink_to(victim)
     with pytest.raises(SciStreamError, match="it is a symbolic link") as raised:
         use(state)
-    assert raised.value.code is Code.FILE_UNWRITABLE
+    assert raised.value.code is code
     assert victim.read_text() == "precious"
 
 
@@ -128,3 +135,74 @@ def test_a_lock_that_was_removed_in_between_is_taken_anew(tmp_path, monkeypatch)
     monkeypatch.setattr(fcntl, "flock", flock)
     with StateDirectory(tmp_path, sleep=lambda seconds: None):
         assert (tmp_path / "s2cs.lock").read_text().startswith(str(os.getpid()))
+
+
+@pytest.fixture
+def told(tmp_path):
+    """Has the lock of a directory say something, as whoever owns that can."""
+    lock = (tmp_path / "s2cs.lock").open("w+")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def say(line):
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"1\n{line}\n")
+        lock.flush()
+        return tmp_path
+
+    yield say
+    lock.close()
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"pid": "1"},
+        {"pid": 0},
+        {"pid": -1},
+        {"pid": True},
+        {"pid": 1 << 40},
+        {"pid": 1.5},
+        {"pid": 1, "address": 5},
+        {"pid": 1, "address": "no address"},
+        {"pid": 1, "engine": "\x1b[2J"},
+        {"pid": 1, "certificate": ["x"]},
+        {"pid": 1, "certificate": "\ud800"},
+        {"pid": 1, "host_secret": "ü"},
+        {"pid": 1, "host_secret": "a\rb"},
+        {"pid": 1, "unknown": ""},
+        [],
+    ],
+)
+def test_a_holder_that_says_what_no_control_server_says_is_unknown(told, facts, monkeypatch):
+    monkeypatch.setattr("scistream.control_server.state_directory._PAUSE", 0)
+    with pytest.raises(SciStreamError, match="held by the control server with pid unknown"):
+        daemon.status(told(json.dumps(facts)))
+
+
+def test_what_is_nested_without_end_is_unknown_too(told, monkeypatch):
+    monkeypatch.setattr("scistream.control_server.state_directory._PAUSE", 0)
+    with pytest.raises(SciStreamError, match="held by the control server with pid unknown"):
+        daemon.stop(told("[" * 100_000), release=False, timeout=1)
+
+
+def test_a_certificate_that_is_none_is_a_control_server_that_cannot_be_reached(told):
+    facts = {"pid": os.getpid(), "address": "127.0.0.1:9", "certificate": "none", "certificate_name": "x"}
+    with pytest.raises(SciStreamError) as raised:
+        daemon.status(told(json.dumps(facts)))
+    assert raised.value.code is Code.CONTROL_SERVER_UNREACHABLE
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to give a directory away")
+def test_what_the_lock_names_is_ended_where_it_is_the_directorys_owners(told, tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        path = told(json.dumps({"pid": process.pid}))
+        os.chown(path, 65534, 65534)
+        foreign = f"its lock names process {process.pid} of the user with id 0, and it belongs to the one with id 65534"
+        with pytest.raises(SciStreamError, match=foreign) as raised:
+            daemon.stop(path, release=False, timeout=1)
+        assert raised.value.code is Code.BAD_CONFIGURATION
+        assert process.poll() is None
+        os.chown(path, 0, 0)
+        assert daemon.stop(path, release=False, timeout=20)
+        assert process.wait() == -signal.SIGTERM
