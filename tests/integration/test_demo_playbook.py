@@ -1,4 +1,4 @@
-"""A playbook that is interrupted at the moment in which Ansible, or a worker of it, does not take it in."""
+"""A playbook that is interrupted while Ansible, a worker of it, or what that runs does not take it in."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PLAY = """
     ansible_python_interpreter: "{{ ansible_playbook_python }}"
   tasks:
     - ansible.builtin.command:
-        argv: [sleep, "{{ lookup('deaf') }}"]
+        argv: [sh, -c, '[ "$DEAF" != command ] || trap "" INT; exec sleep "$0"', "{{ lookup('deaf') }}"]
 """
 pytestmark = pytest.mark.timeout(60)
 
@@ -70,13 +70,14 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return kept | {"MOMENT": str(tmp_path / "moment")}
 
 
-@pytest.mark.parametrize("who", ["ansible", "worker"])
+@pytest.mark.parametrize("who", ["ansible", "worker", "command"])
 def test_an_interrupt_that_is_lost_leaves_nothing_that_runs(
     tmp_path: Path, environment: dict[str, str], who: str
 ) -> None:
     playbook = Playbook(tmp_path / "play.yml", ["localhost,"], ROOT, environment | {"DEAF": who})
-    _await((tmp_path / "moment").exists)
-    if who == "worker":
+    if who != "command":
+        _await((tmp_path / "moment").exists)
+    if who != "ansible":
         _await(lambda: "sleep" in _names(environment))
     playbook.interrupt()
     if who == "ansible":

@@ -88,26 +88,44 @@ class Playbook:
 
     def _end_workers(self) -> None:
         """End the workers that Ansible had just forked when it was interrupted, or that lost what it passed on."""
-        left = self._find_workers()
-        # At an interrupt a worker ends what it runs too.
-        for number in (signal.SIGINT, signal.SIGKILL):
-            for worker in left:
+        # A worker passes the interrupt to what it runs; what does not take it is ended when no worker can start more.
+        for number in (signal.SIGINT, signal.SIGKILL, signal.SIGKILL):
+            left = self._find_left()
+            for process in left:
                 # psutil signals no other process that got the number meanwhile.
                 with contextlib.suppress(psutil.Error):
-                    worker.send_signal(number)
-            _ended, left = psutil.wait_procs(left, _PATIENCE)
+                    process.send_signal(number)
+            psutil.wait_procs(left, _PATIENCE)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
-    def _find_workers(self) -> list[psutil.Process]:
-        """Ansible's workers are forks of it, with its command line; what they run, and a control server, are none."""
-        return [one for one in psutil.process_iter() if one.pid != self._process.pid and self._is_worker(one)]
+    def _find_left(self) -> list[psutil.Process]:
+        """The workers, forks of Ansible with its command line, and all that runs in their sessions.
+
+        A control server, a data server and an SSH connection that the playbook started lead sessions of their own.
+        """
+        return [one for one in psutil.process_iter() if self._is_of_run(one) and self._is_of_worker(one)]
+
+    def _is_of_worker(self, process: psutil.Process) -> bool:
+        if self._is_worker(process):
+            return True
+        try:
+            leader = psutil.Process(os.getsid(process.pid))
+            return leader.status() == psutil.STATUS_ZOMBIE or (self._is_of_run(leader) and self._is_worker(leader))
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            # The worker ended first: no other session of a playbook outlives its leader.
+            return process.is_running()
 
     def _is_worker(self, process: psutil.Process) -> bool:
         with contextlib.suppress(psutil.Error):
-            return process.cmdline() == self._command and process.environ().get(_RUN) == self._run
+            return process.cmdline() == self._command
+        return False
+
+    def _is_of_run(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):
+            return process.environ().get(_RUN) == self._run
         return False
 
 

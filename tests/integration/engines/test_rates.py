@@ -81,7 +81,8 @@ class Site:
         devices = ("lo", "near", "far")
         cgroups = Cgroup.of(Slot("", "")).path.parent.glob("scistream-*-one*")
         return {
-            "qdiscs": self.tell("tc qdisc show"),
+            # A count of packets that had no class yet is no part of what is kept.
+            "qdiscs": re.sub(r"direct_packets_stat \d+ ", "", self.tell("tc qdisc show")),
             "classes": "".join(self.tell(f"tc class show dev {device}") for device in devices),
             "rules": self.tell("nft list ruleset"),
             "cgroups": " ".join(path.name for path in cgroups if path.name.split("-")[1] in self.instances()),
