@@ -37,6 +37,8 @@ def provision(tmp_path: Path) -> Iterator[Provision]:
         "scistream_local_state": str(tmp_path / "state"),
         "scistream_control_port": _PORT,
         "scistream_port_range": _PORTS,
+        # What this machine notes of its own packages is not what these gateways may remove.
+        "data_server_directory": str(tmp_path / "packages"),
     }
 
     def run(*options: str, playbook: Path = _PLAYBOOK, **variables: Any) -> Run:
