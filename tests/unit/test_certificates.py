@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,9 +19,13 @@ from scistream.errors import Code, SciStreamError
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
 
+# What makes a name a mistyped IPv4 address: a last label that is a number, decimal or hexadecimal.
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
 _host_names = (
-    st.lists(_labels, min_size=1, max_size=4).map(".".join).filter(lambda name: not name.split(".")[-1].isdigit())
+    st.lists(_labels, min_size=1, max_size=4)
+    .map(".".join)
+    .filter(lambda name: not _NUMBER.fullmatch(name.split(".")[-1]))
 )
 _hosts = st.one_of(_host_names, st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
 
