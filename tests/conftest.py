@@ -20,6 +20,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from own_network import OwnNetwork, can_be_had
 
@@ -27,6 +28,10 @@ from own_network import OwnNetwork, can_be_had
 WORKERS = 4
 _OUTER = "outer_network"
 _network = pytest.StashKey[OwnNetwork]()
+
+# How long an example takes says more of what else the machine does.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.hookimpl(optionalhook=True)
